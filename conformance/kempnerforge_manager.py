@@ -1,7 +1,9 @@
 """kempnerforge.checkpoint in an ordinary loop with FSDP2, a scheduler and a data loader."""
 
 import argparse
+import random
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -20,6 +22,8 @@ parser.add_argument("--steps", type=int, default=8)
 args = parser.parse_args()
 
 torch.set_num_threads(1)
+random.seed(0)
+np.random.seed(0)
 dist.init_process_group("cpu:gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
 torch.manual_seed(0)

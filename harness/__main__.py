@@ -177,6 +177,7 @@ def _conformance(parsed: argparse.Namespace) -> int:
     wish = ConformanceWish(
         folder=Path("conformance"),
         only=tuple(parsed.only),
+        stored=parsed.stored,
         budget_s=parsed.budget,
         markdown=parsed.markdown,
     )

@@ -127,6 +127,7 @@ def _add_trying(parser: argparse.ArgumentParser) -> None:
 
 def _add_conformance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="cases to run")
+    parser.add_argument("--stored", action="store_true", help="run none, take the newest results")
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="for all starts of a case from states"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.command.trying import CommandReport, CommandTest, TryOptions
 from harness.conformance.case import ConformanceCase, ConformanceError, read_cases
 from harness.conformance.page import describe_result, page
-from harness.conformance.result import CaseResult, read_result, result_of, store
+from harness.conformance.result import CaseRun, read_run, result_of, store
 from harness.run.command.command import Command, CommandError
 from harness.workspace import open_workspace
 
@@ -24,10 +24,14 @@ RESULTS = "results"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConformanceWish:
-    """The cases to run, by default all, and where the page goes."""
+    """The cases to run, by default all, and where the page goes.
+
+    `stored` runs none of them again, and takes the newest results.
+    """
 
     folder: Path
     only: tuple[str, ...] = ()
+    stored: bool = False
     budget_s: float | None = None
     markdown: Path | None = None
 
@@ -40,31 +44,40 @@ def run_cases(wish: ConformanceWish, say: Callable[[str], None]) -> bool:
     cases = read_cases(wish.folder)
     if unknown := sorted(set(wish.only) - set(cases)):
         raise ConformanceError(f"there is no case {', '.join(unknown)}; found {', '.join(cases)}")
-    environment = Environment(wish.folder / ENVIRONMENT)
-    chosen = {name: cases[name] for name in wish.only or cases}
-    versions = {
-        name: environment.versions(case.packages) for name, case in chosen.items() if case.command
-    }
+    chosen = {name: cases[name] for name in wish.only or cases if cases[name].command}
+    places = {name: wish.folder / RESULTS / f"{name}.json" for name in cases}
+    if not wish.stored:
+        _run_all(chosen, places, wish, say)
+    runs = {name: run for name, place in places.items() if (run := read_run(place)) is not None}
+    results = {name: result_of(run, cases[name]) for name, run in runs.items()}
     expected = True
     for name, case in chosen.items():
-        if case.not_run:
-            say(f"\n{name}: not run: {case.not_run}")
-            continue
+        result = results.get(name)
+        say(f"\n{name}: {'no result' if result is None else describe_result(case, result)}")
+        expected = expected and result is not None and result.is_expected(case)
+    if wish.markdown is not None:
+        wish.markdown.write_text(page(cases, results), encoding="utf-8")
+    return expected
+
+
+def _run_all(
+    chosen: Mapping[str, ConformanceCase],
+    places: Mapping[str, Path],
+    wish: ConformanceWish,
+    say: Callable[[str], None],
+) -> None:
+    environment = Environment(wish.folder / ENVIRONMENT)
+    versions = {name: environment.versions(case.packages) for name, case in chosen.items()}
+    for name, case in chosen.items():
         say(f"\n== {name}")
         day = date.today().isoformat()
         try:
             report = _try(name, case, environment, wish, say)
         except CommandError as error:
-            result = CaseResult(versions=versions[name], day=day, refused=str(error))
+            run = CaseRun(versions=versions[name], day=day, refused=str(error))
         else:
-            result = result_of(report, case, versions=versions[name], day=day)
-        store(result, wish.folder / RESULTS / f"{name}.json")
-        say(describe_result(case, result))
-        expected = expected and result.is_expected(case)
-    if wish.markdown is not None:
-        results = {name: read_result(wish.folder / RESULTS / f"{name}.json") for name in cases}
-        wish.markdown.write_text(page(cases, results), encoding="utf-8")
-    return expected
+            run = CaseRun(versions=versions[name], day=day, report=report)
+        store(run, places[name])
 
 
 class Environment:

@@ -39,9 +39,9 @@ Each was checked by hand without the harness; how is said beside it. A case is a
 shows these violations and no other."""
 
 
-def page(cases: Mapping[str, ConformanceCase], results: Mapping[str, CaseResult | None]) -> str:
+def page(cases: Mapping[str, ConformanceCase], results: Mapping[str, CaseResult]) -> str:
     """Returns the page; a case without a result is listed as not run."""
-    ran = {name: found for name in cases if (found := results.get(name)) is not None}
+    ran = {name: results[name] for name in cases if name in results}
     sections = (
         [_INTRODUCTION],
         _overview(cases, ran),
@@ -57,8 +57,8 @@ def describe_result(case: ConformanceCase, result: CaseResult) -> str:
 
 
 def _described(case: ConformanceCase, result: CaseResult) -> Iterator[str]:
-    if result.refused:
-        yield f"the command cannot be tested: {result.refused}"
+    if result.run.refused:
+        yield f"the command cannot be tested: {result.run.refused}"
         return
     yield f"{_struck(result)} of {result.states} states; {_outcomes(result)}"
     for one in case.violations:
@@ -77,7 +77,7 @@ def _overview(cases: Mapping[str, ConformanceCase], ran: Mapping[str, CaseResult
     yield "|---|---|---|" + "---|" * len(_STRUCK) + "---|"
     for name, result in ran.items():
         case = cases[name]
-        version = ", ".join(f"{one} {number}" for one, number in result.versions.items())
+        version = ", ".join(f"{one} {number}" for one, number in result.run.versions.items())
         struck = " | ".join(str(result.struck.get(kind, 0)) for kind in _STRUCK)
         found = ", ".join(one.id for one in case.violations if one.id in result.known)
         others = f"{len(result.new)} not checked" if result.new else ""
@@ -89,14 +89,14 @@ def _section(name: str, case: ConformanceCase, result: CaseResult) -> Iterator[s
     yield f"## {name}"
     yield ""
     control = " It is a control: it must not be accused." if case.control else ""
-    yield f"{case.title}.{control} Script: `conformance/{case.script}`, run on {result.day} as"
+    yield f"{case.title}.{control} Script: `conformance/{case.script}`, run on {result.run.day} as"
     yield ""
     yield f"    {' '.join(case.command)}"
     yield ""
     if case.notes:
         yield from (case.notes.strip(), "")
-    if result.refused:
-        yield f"The command could not be tested: {result.refused}"
+    if result.run.refused:
+        yield f"The command could not be tested: {result.run.refused}"
         return
     yield f"{_struck(result)} of {result.states} distinct states. Outcomes: {_outcomes(result)}."
     for one in case.violations:

@@ -1,12 +1,16 @@
-"""The result of a case: the outcomes of its starts, compared with the violations that are known."""
+"""The result of a case: the outcomes of its starts, compared with the violations that are known.
+
+A run is stored with all that it showed, so that it can be compared again when more is known.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from harness.command.outcome import CommandTrial, Kind
 from harness.command.table import FailureCause, causes_of, sentence_of
@@ -15,18 +19,16 @@ from harness.conformance.case import ConformanceCase, KnownViolation
 from harness.judge.outcome import Outcome
 
 
-class _ResultModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Instances(_ResultModel):
+@dataclass(frozen=True, slots=True)
+class Instances:
     """The instances of one violation: how many by what, and the earliest and simplest one."""
 
     counts: Mapping[Kind, int]
     first: str
 
 
-class NewViolation(_ResultModel):
+@dataclass(frozen=True, slots=True)
+class NewViolation:
     """Outcomes of one kind that no known violation covers."""
 
     outcome: Outcome
@@ -34,21 +36,28 @@ class NewViolation(_ResultModel):
     instances: Instances
 
 
-class CaseResult(_ResultModel):
-    """The findings of one run of a case.
+class CaseRun(BaseModel):
+    """One run of a case: its report, or why the command could not be tested."""
 
-    `refused` says why the command could not be tested; the rest is empty then.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     versions: Mapping[str, str]
     day: str
+    report: CommandReport | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult:
+    """The findings of one run of a case."""
+
+    run: CaseRun
     states: int = 0
-    struck: Mapping[Kind, int] = Field(default_factory=dict)
-    outcomes: Mapping[Outcome, int] = Field(default_factory=dict)
-    known: Mapping[str, Instances] = Field(default_factory=dict)
+    struck: Mapping[Kind, int] = field(default_factory=dict)
+    outcomes: Mapping[Outcome, int] = field(default_factory=dict)
+    known: Mapping[str, Instances] = field(default_factory=dict)
     new: tuple[NewViolation, ...] = ()
     not_judged: tuple[str, ...] = ()
-    refused: str = ""
 
     def vanished(self, case: ConformanceCase) -> tuple[str, ...]:
         """Returns the known violations that each run should show, and this one did not."""
@@ -56,13 +65,14 @@ class CaseResult(_ResultModel):
 
     def is_expected(self, case: ConformanceCase) -> bool:
         """Whether it shows the known violations, and no other."""
-        return not (self.refused or self.new or self.vanished(case))
+        return not (self.run.refused or self.new or self.vanished(case))
 
 
-def result_of(
-    report: CommandReport, case: ConformanceCase, *, versions: Mapping[str, str], day: str
-) -> CaseResult:
-    """Compares a report with what is known of its case."""
+def result_of(run: CaseRun, case: ConformanceCase) -> CaseResult:
+    """Compares a run with what is known of its case."""
+    report = run.report
+    if report is None:
+        return CaseResult(run=run)
     known: dict[str, list[CommandTrial]] = {}
     new: list[NewViolation] = []
     causes = causes_of(report)
@@ -73,13 +83,9 @@ def result_of(
             (unknown if found is None else known.setdefault(found.id, [])).append(trial)
         if unknown:
             rest = FailureCause(cause.outcome, tuple(unknown))
-            instances = _instances(unknown)
-            new.append(
-                NewViolation(outcome=cause.outcome, sentence=sentence_of(rest), instances=instances)
-            )
+            new.append(NewViolation(cause.outcome, sentence_of(rest), _instances(unknown)))
     return CaseResult(
-        versions=versions,
-        day=day,
+        run=run,
         states=report.states,
         struck=Counter(one.setting.kind for one in report.tried),
         outcomes=_outcomes(report, causes),
@@ -112,14 +118,12 @@ def _outcomes(report: CommandReport, causes: Sequence[FailureCause]) -> Mapping[
     )
 
 
-def store(result: CaseResult, path: Path) -> None:
-    """Writes a result, for pages that are made later."""
+def store(run: CaseRun, path: Path) -> None:
+    """Writes a run."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    path.write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def read_result(path: Path) -> CaseResult | None:
-    """Returns a stored result, if there is one."""
-    if not path.exists():
-        return None
-    return CaseResult.model_validate_json(path.read_bytes())
+def read_run(path: Path) -> CaseRun | None:
+    """Returns a stored run, if there is one."""
+    return CaseRun.model_validate_json(path.read_bytes()) if path.exists() else None

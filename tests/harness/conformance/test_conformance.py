@@ -16,7 +16,7 @@ from harness.conformance.case import (
 )
 from harness.conformance.command import Environment
 from harness.conformance.page import describe_result, page
-from harness.conformance.result import CaseResult, read_result, result_of, store
+from harness.conformance.result import CaseResult, CaseRun, read_run, result_of, store
 from harness.judge.outcome import Outcome
 
 CASES = Path(__file__).parents[3] / "conformance"
@@ -46,11 +46,15 @@ def trial(
     return CommandTrial(setting=setting, outcome=outcome, text=text, resumed=resumed)
 
 
-def result(*trials: CommandTrial, case: ConformanceCase = CASE) -> CaseResult:
+def run_of(*trials: CommandTrial) -> CaseRun:
     report = CommandReport(
         tried=trials, from_states=len(trials), states=40, seconds=2.0, not_judged=("the rest",)
     )
-    return result_of(report, case, versions={"torch": "2.13.0"}, day="2026-11-30")
+    return CaseRun(versions={"torch": "2.13.0"}, day="2026-11-30", report=report)
+
+
+def result(*trials: CommandTrial, case: ConformanceCase = CASE) -> CaseResult:
+    return result_of(run_of(*trials), case)
 
 
 RIGHT = trial("killed", 1, Outcome.PASS)
@@ -109,12 +113,14 @@ def test_work_that_is_lost_counts_once_and_is_matched_by_its_sentence() -> None:
     assert dict(found.outcomes) == {Outcome.PASS: 1, Outcome.LOST_WORK: 1}
 
 
-def test_a_result_is_read_as_it_was_stored(tmp_path: Path) -> None:
-    found = result(RIGHT, TORN_BY_KILL, trial("killed", 4, Outcome.LEAK, "it left processes"))
-    place = tmp_path / "results" / "loop.json"
-    assert read_result(place) is None
-    store(found, place)
-    assert read_result(place) == found
+def test_a_run_is_read_as_it_was_stored_and_can_be_compared_again(tmp_path: Path) -> None:
+    lost = trial("power", 4, Outcome.LOST_WORK, "it resumed", resumed=1)
+    run, place = run_of(RIGHT, TORN_BY_KILL, lost), tmp_path / "results" / "loop.json"
+    assert read_run(place) is None
+    store(run, place)
+    assert read_run(place) == run
+    ignorant = CASE.model_copy(update={"violations": ()})
+    assert len(result_of(run, ignorant).new) == len(result_of(run, CASE).new) + 1
 
 
 def test_the_page_shows_each_violation_with_its_cause_and_what_was_not_run() -> None:
@@ -129,7 +135,8 @@ def test_the_page_shows_each_violation_with_its_cause_and_what_was_not_run() -> 
 
 
 def test_a_command_that_cannot_be_tested_is_not_as_expected() -> None:
-    refused = CaseResult(versions={"torch": "2.13.0"}, day="2026-11-30", refused="it fails")
+    run = CaseRun(versions={"torch": "2.13.0"}, day="2026-11-30", refused="it fails")
+    refused = result_of(run, CASE)
     assert not refused.is_expected(CASE)
     assert "cannot be tested: it fails" in describe_result(CASE, refused)
 
