@@ -12,6 +12,7 @@ CHUNK_BYTES = 1 << 20
 """At most this much of a file is in memory at a time, whatever its size."""
 
 _BLOCK_BYTES = 1 << 18
+_FANOUT = 16
 
 Fact = TypeVar("Fact")
 
@@ -120,28 +121,39 @@ class Content:
 
 
 class Identities:
-    """Identifies equal contents, however they are composed. Each block of a source is read once, so
-    that thousands of contents that differ in one block each cost little more than one."""
+    """Identifies equal contents, however they are composed.
+
+    A digest is made of those of 16 equal parts, theirs of 16 smaller ones, and so on. Each part of
+    a source is digested once, so thousands of contents that differ in one block each cost little
+    more than one.
+    """
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[tuple[int, Bytes | None, int], ...], bytes] = {}
+        self._known: dict[tuple[int, tuple[_Extent, ...]], bytes] = {}
 
     def of(self, content: Content) -> bytes:
         """Returns a value that is equal for equal bytes, and only for these."""
         return content.fact("identity", self._find)
 
     def _find(self, content: Content) -> bytes:
-        hashed = hashlib.blake2b(content.size.to_bytes(8), digest_size=16)
-        for start in range(0, content.size, _BLOCK_BYTES):
-            hashed.update(self._block(content._between(start, start + _BLOCK_BYTES)))
-        return hashed.digest()
+        span = _BLOCK_BYTES
+        while span < content.size:
+            span *= _FANOUT
+        return self._part(content, 0, span) + content.size.to_bytes(8)
 
-    def _block(self, pieces: tuple[_Extent, ...]) -> bytes:
-        key = tuple([(one.size, one.source, one.start) for one in pieces])
-        known = self._blocks.get(key)
+    def _part(self, content: Content, start: int, span: int) -> bytes:
+        """Returns the digest of up to `span` bytes."""
+        pieces = content._between(start, start + span)
+        known = self._known.get((span, pieces))
         if known is None:
-            data = b"".join([piece.read() for piece in pieces])
-            known = self._blocks[key] = hashlib.blake2b(data, digest_size=16).digest()
+            hashed = hashlib.blake2b(digest_size=16)
+            if span == _BLOCK_BYTES:
+                hashed.update(b"".join([piece.read() for piece in pieces]))
+            else:
+                end = min(start + span, content.size)
+                for begin in range(start, end, span // _FANOUT):
+                    hashed.update(self._part(content, begin, span // _FANOUT))
+            known = self._known[span, pieces] = hashed.digest()
         return known
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 from typing import Literal
 
@@ -65,7 +66,7 @@ def states_of(operations: Sequence[Operation], written: Bytes, *, seed: int = 0)
     killed.sort(key=lambda state: state.kind == "torn")
     profiles: tuple[ProfileName, ...] = ("ordered", "posix")
     cuts = (one for name in profiles for one in _power(operations, written, name, seed))
-    for state in (*killed, *cuts):
+    for state in chain(killed, cuts):
         if state.digest not in seen:
             seen.add(state.digest)
             found.append(state)

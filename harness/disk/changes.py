@@ -6,6 +6,8 @@ data is one write or one change of size.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,12 +105,35 @@ class Version(NamedTuple):
 class FileLog:
     """All changes of one file's data in order, and how many of them are durable."""
 
-    __slots__ = ("_base", "_prefixes", "changes", "durable", "file", "lasting", "number", "sizes")
+    __slots__ = (
+        "_appending",
+        "_base",
+        "_emptying",
+        "_lowest",
+        "_prefixes",
+        "_resizing",
+        "_writing",
+        "changes",
+        "durable",
+        "file",
+        "lasting",
+        "number",
+        "sizes",
+    )
 
     def __init__(self, file: File) -> None:
         self.file, self.number = file, file.number
         self.changes: list[DataChange] = []
         self.sizes = [file.content.size]
+        self._writing: list[int] = []
+        """The numbers of the changes that write."""
+        self._resizing: list[int] = []
+        """Those that change the size only."""
+        self._emptying: list[int] = []
+        """Those of them that leave nothing."""
+        self._appending = 0
+        """Every change from this number on appends."""
+        self._lowest: dict[int, tuple[int, int | None]] = {}
         self.lasting = 0
         self.durable = self._base = file.content
         """The bytes after the first `lasting` changes."""
@@ -117,9 +142,37 @@ class FileLog:
 
     def add(self, change: DataChange) -> None:
         """Add one more change, not durable yet."""
-        end = change.offset + change.size
+        end, number = change.offset + change.size, len(self.changes)
+        (self._resizing if change.data is None else self._writing).append(number)
+        if change.empties:
+            self._emptying.append(number)
+        if change.data is None or change.offset < self.sizes[-1]:
+            self._appending = number + 1
         self.changes.append(change)
         self.sizes.append(end if change.data is None else max(self.sizes[-1], end))
+
+    def writing(self, base: int, top: int) -> Sequence[int]:
+        """Returns the numbers of the writes between two numbers of changes."""
+        return _within(self._writing, base, top)
+
+    def resizing(self, base: int, top: int) -> Sequence[int]:
+        """Returns the numbers of the changes of size between two numbers of changes."""
+        return _within(self._resizing, base, top)
+
+    def emptying(self, base: int, top: int) -> Sequence[int]:
+        """Returns the numbers of the changes between two that leave nothing of the file."""
+        return _within(self._emptying, base, top)
+
+    def lowest(self, base: int, top: int) -> int | None:
+        """Returns the smallest offset of the writes between two numbers of changes, if any."""
+        upto, found = self._lowest.get(base, (base, None))
+        if upto > top:
+            upto, found = base, None
+        for number in self.writing(upto, top):
+            offset = self.changes[number].offset
+            found = offset if found is None else min(found, offset)
+        self._lowest[base] = top, found
+        return found
 
     def settle(self) -> None:
         """Note that every change is durable."""
@@ -138,7 +191,7 @@ class FileLog:
     def content(self, version: Version) -> Content:
         """Returns the bytes of a version."""
         if version.damage == "without":
-            return self._applied(self._after(version.at), version.at + 1, version.upto)
+            return self._without(version.at, version.upto)
         whole = self._after(version.upto)
         if not version.damage:
             return whole
@@ -152,12 +205,24 @@ class FileLog:
         """Returns the bytes after the first `upto` changes."""
         known = self._prefixes.get(upto)
         if known is None:
-            start = max((one for one in self._prefixes if one < upto), default=0)
-            known = self._applied(self._prefixes.get(start, self._base), start, upto)
+            begun = {0: self._base, **self._prefixes}
+            if emptied := self.emptying(0, upto):
+                begun[emptied[-1] + 1] = Content()
+            start = max(one for one in begun if one <= upto)
+            known = self._applied(begun[start], start, upto)
             if len(self._prefixes) == _PREFIXES:
                 del self._prefixes[next(iter(self._prefixes))]
             self._prefixes[upto] = known
         return known
+
+    def _without(self, missing: int, upto: int) -> Content:
+        if self.emptying(missing, upto):
+            return self._after(upto)
+        before = self._after(missing)
+        if missing + 1 < self._appending or missing + 1 == upto:
+            return self._applied(before, missing + 1, upto)
+        end = self.sizes[missing + 1]
+        return before.resized(end).followed(end, self._after(upto))
 
     def _applied(self, found: Content, start: int, stop: int) -> Content:
         for change in self.changes[start:stop]:
@@ -166,3 +231,7 @@ class FileLog:
             else:
                 found = found.overwritten(change.offset, change.data)
         return found
+
+
+def _within(numbers: list[int], base: int, top: int) -> list[int]:
+    return numbers[bisect_left(numbers, base) : bisect_left(numbers, top)]

@@ -176,10 +176,11 @@ class Ordered:
         """Returns versions with appended data up to some block, after the last kept truncation."""
         waiting = {change.serial for change in journal}
         base, top = log.lasting, len(log.changes)
-        for number, change in enumerate(log.changes[log.lasting :], log.lasting):
-            if change.empties and change.serial in kept:
+        for number in log.emptying(base, top):
+            serial = log.changes[number].serial
+            if serial in kept:
                 base = number + 1
-            elif change.empties and change.serial in waiting:
+            elif serial in waiting:
                 top = number
                 break
         return tuple(_damages(log, base, top, in_order=True))
@@ -228,22 +229,22 @@ def _damages(log: FileLog, base: int, top: int, *, in_order: bool) -> Iterator[V
     if base >= top:
         return
     yield Version(log.number, base)
-    for number in range(base, top):
-        if log.changes[number].empties and number + 1 != top and number + 1 != base:
+    for number in log.emptying(base, top):
+        if number + 1 != top:
             yield Version(log.number, number + 1)
     before, now = log.sizes[base], log.sizes[top]
-    changed = log.changes[base:top]
-    start = min((one.offset for one in changed if one.data is not None), default=now)
+    lowest = log.lowest(base, top)
+    start = now if lowest is None else lowest
     cuts = _cuts(start, now)
     for at in cuts:
         yield Version(log.number, top, base, "torn", at)
-    reserved = any(one.data is None and one.size > before for one in changed)
+    reserved = any(log.changes[one].size > before for one in log.resizing(base, top))
     if now > before and (reserved or not in_order):
         yield Version(log.number, top, base, "zeroed")
     if start < before or not in_order:
         for at in cuts[:1]:
             yield Version(log.number, top, base, "late", at)
-        writes = [base + n for n, one in enumerate(changed) if one.data is not None]
+        writes = log.writing(base, top)
         if len(writes) > 1:
             for number in sorted({writes[0], writes[len(writes) // 2], writes[-2]}):
                 yield Version(log.number, top, base, "without", number)

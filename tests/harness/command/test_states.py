@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from cProfile import Profile
 from pathlib import Path
+from random import Random
+
+import pytest
 
 from harness.command.states import LeftState, in_order_of_interest, states_of
 from harness.crash.restore import write_tree
@@ -64,3 +68,45 @@ def test_a_state_says_what_was_last() -> None:
     texts = [one.describe() for one in states_of(RUN, WRITTEN)[:5]]
     assert texts[0] == "before the first operation"
     assert texts[4] == "killed after operation 5, rename a -> b"
+
+
+def saves(how: str, writes: int, size: int) -> list[Operation]:
+    """Two saves of so many writes each: over the old file, to another one, or by a rename."""
+    made: list[Operation] = []
+
+    def make(kind: str, path: str, **fields: object) -> None:
+        made.append(operation(len(made), kind, path, **fields))
+
+    for save in range(2):
+        path = f"save-{save}" if how == "another" else "new"
+        make("open", path, creates=True, truncates=True, opened=save)
+        for number in range(writes):
+            make(
+                "write",
+                path,
+                offset=number * size,
+                size=size,
+                data=(save * writes + number) * size,
+                opened=save,
+            )
+        if how == "rename":
+            make("rename", path, target="old")
+    return made
+
+
+class Numbers:
+    """As many bytes as are asked for, no two places alike."""
+
+    def __getitem__(self, part: slice) -> bytes:
+        return Random(part.start).randbytes(part.stop - part.start)
+
+
+@pytest.mark.parametrize("how", ["over", "another", "rename"])
+def test_the_states_of_four_times_as_many_writes_are_four_times_the_work(how: str) -> None:
+    def calls(writes: int) -> int:
+        operations = saves(how, writes, 800)
+        with Profile() as profile:
+            states_of(operations, Numbers())
+        return sum(one.callcount for one in profile.getstats())
+
+    assert calls(160) / calls(40) < 4.6
