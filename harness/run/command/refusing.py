@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from harness.evidence.operation import Operation
 from harness.run.command.command import DIRECTORY, CommandError
 from harness.run.command.last_words import last_words
-from harness.run.command.starting import Ended
+from harness.run.command.starting import Ended, Resuming
 
 _LAST_CHARACTERS = 2000
 _HINTS = {
@@ -37,6 +38,16 @@ def refuse_failed(ended: Ended, limit_s: float) -> None:
         raise CommandError(
             f"the command fails by itself, with status {ended.statuses[rank]}: {' '.join(why)}\n"
             f"Its output ends:\n{log[-_LAST_CHARACTERS:]}"
+        )
+
+
+def refuse_unusable(resuming: Resuming, directory: Path) -> None:
+    """Raises CommandError if the words of a resume name what the command never leaves."""
+    if not resuming.can_begin(directory):
+        missing = ", ".join(f"{DIRECTORY}/{one}" for one in resuming.needs)
+        raise CommandError(
+            f"`--resume` names {missing}, which an uninterrupted run does not leave: name what it "
+            "leaves"
         )
 
 
