@@ -201,3 +201,5 @@ def _not_judged(standard: Standard, early: Sequence[CommandTrial]) -> Iterator[s
         yield f"processes that outlive it: the uninterrupted run leaves some as well: {left}"
     if varies:
         yield f"{', '.join(sorted(varies))}: two uninterrupted runs leave different ones"
+    for name, why in standard.reference.unreadable.items():
+        yield f"the values in {name}: they cannot be read: {why}"
