@@ -22,7 +22,7 @@ from harness.judge.outcome import Outcome
 from harness.run.command.command import Command, CommandError
 from harness.run.command.starting import Starts, Watched, prepared, prepared_again
 from harness.run.command.steps import check_expression
-from harness.run.command.uninterrupted import UNINTERRUPTED_S, Beginner, Say
+from harness.run.command.uninterrupted import UNINTERRUPTED_S, Beginner, Say, Uninterrupted
 
 _LIVE_SHARE = 0.5
 """The time for faults while the command lives, in proportion to that for states."""
@@ -78,35 +78,26 @@ class CommandTest:
 
     def run(self) -> CommandReport:
         """Do all of it. Raises CommandError if the command cannot be tested."""
-        options = self._options
         with ExitStack() as stack:
-            begin = Beginner(
-                options.command,
-                self._folder,
-                stack,
-                self._say,
-                cold=options.cold,
-                limit_s=options.limit_s or UNINTERRUPTED_S,
-            )
-            found = begin.begin(result=options.result, step_line=options.step_line)
-            starts, watched = found.starts, found.watched
+            found = self._begin(stack)
             standard = Standard(
                 reference=found.reference,
                 steps=found.steps,
-                directory=starts.directory,
+                directory=found.starts.directory,
                 leaked=found.leaked,
             )
+            watched = found.watched
             states = states_of(watched.operations, watched.written)
             kinds = Counter(one.kind for one in states)
             count = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
             self._say(f"{len(watched.operations)} operations leave {len(states)} states: {count}")
-            limit_s = options.limit_s or found.limit_s
+            limit_s = self._options.limit_s or found.limit_s
             began = time.monotonic()
-            tried = tuple(self._resume(starts, states, standard, limit_s))
+            tried = tuple(self._resume(found.starts, states, standard, limit_s))
             _refuse_forgetful(tried, standard, states)
             _refuse_unsuccessful(tried)
             seconds = time.monotonic() - began
-            struck = tuple(self._strike(starts, watched, standard, limit_s))
+            struck = tuple(self._strike(found.starts, watched, standard, limit_s))
             early = too_early((*tried, *struck))
             return CommandReport(
                 tried=tuple(one for one in (*tried, *struck) if one not in early),
@@ -115,6 +106,18 @@ class CommandTest:
                 seconds=seconds,
                 not_judged=(*_not_judged(standard, early), *watched.unseen),
             )
+
+    def _begin(self, stack: ExitStack) -> Uninterrupted:
+        options = self._options
+        begin = Beginner(
+            options.command,
+            self._folder,
+            stack,
+            self._say,
+            cold=options.cold,
+            limit_s=options.limit_s or UNINTERRUPTED_S,
+        )
+        return begin.begin(result=options.result, step_line=options.step_line)
 
     # From states.
 
