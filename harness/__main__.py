@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _compare(parsed)
         case "try":
             return _try(parsed)
+        case "conformance":
+            return _conformance(parsed)
         case _:
             return _with_implementation(parsed)
 
@@ -165,6 +167,26 @@ def _try(parsed: argparse.Namespace) -> int:
         finally:
             workspace.drop(folder)
     return _say(f"\n{describe(found)}", PASSED if is_green(found) else RED)
+
+
+def _conformance(parsed: argparse.Namespace) -> int:
+    from harness.conformance.case import ConformanceError
+    from harness.conformance.command import ConformanceWish, run_cases
+    from harness.run.support import missing_mounts
+
+    if (reason := missing_mounts()) is not None:
+        return _complain(f"commands cannot run here: {reason}")
+    wish = ConformanceWish(
+        folder=Path("conformance"),
+        only=tuple(parsed.only),
+        stored=parsed.stored,
+        budget_s=parsed.budget,
+        markdown=parsed.markdown,
+    )
+    try:
+        return PASSED if run_cases(wish, _progress) else RED
+    except ConformanceError as error:
+        return _complain(str(error))
 
 
 def _progress(text: str) -> None:

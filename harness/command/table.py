@@ -72,12 +72,13 @@ def _lines(found: CommandReport) -> Iterator[str]:
 
 def _of_cause(cause: FailureCause) -> Iterator[str]:
     first = cause.first
-    yield f"{cause.outcome}: {_sentence(cause)}"
+    yield f"{cause.outcome}: {sentence_of(cause)}"
     yield f"    first: {first.setting.text}"
     yield f"    states: {_counted(cause.members)}"
 
 
-def _sentence(cause: FailureCause) -> str:
+def sentence_of(cause: FailureCause) -> str:
+    """Returns the sentence that says what went wrong."""
     if cause.outcome is Outcome.LOST_WORK:
         return (
             f"it resumed at step {cause.first.resumed}, although it had resumed from a newer "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from harness.evidence.operation import Operation
 from harness.run.command.command import DIRECTORY, CommandError
 from harness.run.command.last_words import last_words
 from harness.run.command.starting import Ended, Resuming
@@ -64,3 +66,18 @@ def refuse_empty(ended: Ended) -> None:
         f"{DIRECTORY} the right word of it, does it save within its run, and is the directory "
         "still there at its end?"
     )
+
+
+def refuse_moving(operations: Iterable[Operation]) -> None:
+    """Raises CommandError if files came into the directory, or left it, with their bytes.
+
+    Those bytes were written where nobody watches.
+    """
+    for one in operations:
+        names = (one.path, one.target or "")
+        outside = [name for name in names if name.startswith("/")]
+        if one.kind in ("rename", "exchange", "link") and not one.error and len(outside) == 1:
+            raise CommandError(
+                f"it moves files between {DIRECTORY} and {outside[0].rpartition('/')[0]}, which is "
+                "not watched: give it a place for such files below the directory"
+            )

@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.jobs.command.program import Program, executed
 from harness.run.command.command import Command, CommandError
 from harness.run.command.learning import Learned, learn
-from harness.run.command.refusing import refuse_empty, refuse_failed, refuse_unusable
+from harness.run.command.refusing import refuse_empty, refuse_failed, refuse_moving, refuse_unusable
 from harness.run.command.results import (
     Reference,
     ResultDifference,
@@ -202,6 +202,7 @@ class Beginner:
         """Watches a run, and compares what it leaves with what the executed one has left."""
         found = starts.watch(prepared(self._folder / "watched"), limit_s=self._limit_s)
         refuse_failed(found.ended, self._limit_s)
+        refuse_moving(found.operations)
         operations = tuple(one for one in found.operations if one.path != "." or one.kind in _SYNCS)
         watched = replace(found, operations=operations)
         newest = newest_checkpoint(watched.operations, watched.ended.directory)

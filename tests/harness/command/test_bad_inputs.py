@@ -96,6 +96,11 @@ REFUSED = {
         "",
         r"resumes nothing: all of 4 starts made step 1 again",
     ),
+    "moves a file in from a folder beside its directory": (
+        "",
+        "Path(f'{root}.new').write_text('1')\nos.rename(f'{root}.new', root / 'more')",
+        "it moves files between {dir} and .*, which is not watched: give it a place",
+    ),
     "resumes nothing": ("resumes = False", "", "resumes nothing: all of 4 starts"),
     "works in the background": (
         "in_the_background(lambda: time.sleep(600))\nsys.exit()",
