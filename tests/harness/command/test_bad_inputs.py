@@ -60,7 +60,8 @@ def attempted(folder: Path, begin: str, end: str = "", **options: object) -> Com
     (folder / "attempt").mkdir()
     asked = TryOptions(command=command, **({"most": 4} | options))  # type: ignore[arg-type]
     try:
-        return CommandTest(asked, folder / "attempt", lambda _: None).run()
+        test = CommandTest(asked, folder / "attempt", lambda _: None, shown=folder / "shown")
+        return test.run()
     finally:
         assert running(script) == []
 
