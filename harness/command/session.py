@@ -35,11 +35,10 @@ def try_command(options: TryOptions, workspace: Workspace, say: Say) -> Tried:
             found = test.run()
             assert test.uninterrupted is not None, "a run begins with it"
             bench = Bench(services=services, workspace=workspace)
-            proofs = write_scenarios(bench, plan, found, test.uninterrupted)
+            lines = write_scenarios(bench, plan, found, test.uninterrupted)
     finally:
         workspace.drop(folder)
-    replays = {trial: proof.replay for trial, proof in proofs.items()}
-    return Tried(text=describe(found, replays), is_green=is_green(found))
+    return Tried(text=describe(found, lines), is_green=is_green(found))
 
 
 def _plan(options: TryOptions) -> CommandPlan:
