@@ -18,6 +18,7 @@ import atexit, json, os, sys, time, logging
 from pathlib import Path
 from kempnerforge.checkpoint.runtime.storage import LocalStorage
 from tests.checkpoint.training import Job
+import torch._dynamo  # the first optimizer would import it, in each of them
 case, ended = None, {}
 for name, given in json.loads(sys.argv[1]).items():  # forked: the imports take seconds
     process = os.fork()
