@@ -37,7 +37,8 @@ class ResultDifference:
 def newest_checkpoint(operations: Sequence[Operation], directory: Path) -> str | None:
     """Returns the newest checkpoint that a run left: a folder with a number in its name, or a file.
 
-    Pointers and logs are passed over where anything else was written.
+    Pointers and logs are passed over where anything else was written: a file whose values can be
+    read, or else one with a number in its name.
     """
     written = [
         one.target if one.kind in ("rename", "exchange", "link") and one.target else one.path
@@ -48,7 +49,8 @@ def newest_checkpoint(operations: Sequence[Operation], directory: Path) -> str |
     units = [_unit_of(one) for one in there]
     readable = [one for one in units if is_readable(str(directory / one))]
     folders = [one for one in units if (directory / one).is_dir()]
-    return next(iter([*folders, *readable, *units]), None)
+    numbered = [one for one in units if _DIGITS.search(one)]
+    return next(iter([*folders, *readable, *numbered, *units]), None)
 
 
 def _unit_of(path: str) -> str:
@@ -89,13 +91,19 @@ def digest_of(path: Path) -> str:
 class Reference:
     """The result of the uninterrupted command: bytes and values of its result by file.
 
-    `varies` has the files that two uninterrupted runs left different; they are not compared.
+    `varies` has the files that two uninterrupted runs left different; they are not compared, nor is
+    one that could not be read: other bytes can be the same values.
     """
 
     patterns: tuple[str, ...]
     digests: Mapping[str, str]
     values: Mapping[str, Mapping[str, str] | str]
     varies: frozenset[str] = frozenset()
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Why files could not be read, by name."""
+        return {name: one for name, one in self.values.items() if isinstance(one, str)}
 
     def differences(self, root: Path, read: Read) -> list[ResultDifference]:
         """Returns what is different in another directory; values are read where bytes differ."""
@@ -104,6 +112,7 @@ class Reference:
             name
             for name in self.digests
             if name not in self.varies
+            and name not in self.unreadable
             and name in found
             and digest_of(found[name]) != self.digests[name]
         ]
@@ -117,7 +126,7 @@ class Reference:
         return missing + [
             ResultDifference(path=name, text=text)
             for name, there in told
-            if (text := _compared(self.values.get(name, ""), there)) is not None
+            if (text := _compared(self.values[name], there)) is not None
         ]
 
 
