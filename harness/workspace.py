@@ -81,8 +81,9 @@ def open_workspace(
 ) -> Workspace:
     """Opens a workspace for a new session; `chosen` is the user's place for it."""
     base = choose_base() if chosen is None else chosen
-    for stale in _stale(base):
-        shutil.rmtree(stale, ignore_errors=True)
+    for place in {base, Path(tempfile.gettempdir())}:
+        for stale in _stale(place):
+            shutil.rmtree(stale, ignore_errors=True)
     name = f"{_PREFIX}-{_user()}-{os.getpid()}-{secrets.token_hex(4)}"
     return Workspace(
         root=base.resolve() / name,

@@ -22,7 +22,8 @@ from harness.judge.outcome import Outcome
 from harness.run.command.command import Command, CommandError
 from harness.run.command.starting import Starts, Watched, prepared, prepared_again
 from harness.run.command.steps import check_expression
-from harness.run.command.uninterrupted import UNINTERRUPTED_S, Beginner, Say
+from harness.run.command.uninterrupted import UNINTERRUPTED_S, Beginner, Say, Uninterrupted
+from harness.run.outside import describe
 
 _LIVE_SHARE = 0.5
 """The time for faults while the command lives, in proportion to that for states."""
@@ -74,6 +75,7 @@ class CommandTest:
 
     def __init__(self, options: TryOptions, folder: Path, say: Say) -> None:
         self._options, self._folder, self._say = options, folder, say
+        self._at_once = options.at_once
 
     def run(self) -> CommandReport:
         """Do all of it. Raises CommandError if the command cannot be tested."""
@@ -100,6 +102,7 @@ class CommandTest:
             count = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
             self._say(f"{len(watched.operations)} operations leave {len(states)} states: {count}")
             limit_s = options.limit_s or found.limit_s
+            self._make_room(found)
             began = time.monotonic()
             tried = tuple(self._resume(starts, states, standard, limit_s))
             seconds = time.monotonic() - began
@@ -109,8 +112,18 @@ class CommandTest:
                 from_states=len(tried),
                 states=len(states),
                 seconds=seconds,
-                not_judged=(*_not_judged(standard), *watched.unseen),
+                not_judged=(*_not_judged(standard), *watched.unseen, *_elsewhere(watched.outside)),
             )
+
+    def _make_room(self, found: Uninterrupted) -> None:
+        """Decides where all other starts have their directories, and how many fit at once."""
+        wanted = self._options.at_once
+        self._folder = found.room.place(found.size, at_once=wanted)
+        self._at_once = found.room.at_once(
+            self._folder, size=found.size, memory=found.memory, wanted=wanted
+        )
+        if self._at_once < wanted:
+            self._say(f"no more than {self._at_once} starts at once fit in this machine")
 
     # From states.
 
@@ -122,7 +135,7 @@ class CommandTest:
         each = StateStarts(
             starts=starts,
             folder=self._folder,
-            at_once=options.at_once,
+            at_once=self._at_once,
             limit_s=limit_s,
             until_s=time.monotonic() + options.budget_s,
         )
@@ -185,3 +198,11 @@ def _not_judged(standard: Standard) -> Iterator[str]:
         yield f"processes that outlive it: the uninterrupted run leaves some as well: {left}"
     if varies:
         yield f"{', '.join(sorted(varies))}: two uninterrupted runs leave different ones"
+
+
+def _elsewhere(outside: Sequence[str]) -> Iterator[str]:
+    if outside:
+        yield (
+            f"what it changes outside of its directory: {describe(outside)}; every start finds "
+            "that as the one before has left it"
+        )

@@ -8,6 +8,7 @@ forked start is one like any other.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from harness.run.command.results import (
     make_reference,
     newest_checkpoint,
 )
+from harness.run.command.room import Room, rooms
 from harness.run.command.server import CommandServer, NotWarmError
 from harness.run.command.starting import NAME, Starts, Watched, prepared
 from harness.run.command.steps import StepLines, learn_step_lines
@@ -54,6 +56,12 @@ class Uninterrupted:
     steps: StepLines | None
     limit_s: float
     leaked: tuple[str, ...]
+    room: Room
+    """Where other starts can be."""
+    size: int
+    """How many bytes it writes."""
+    memory: int
+    """How many bytes of memory its ranks have at most, if each has as many as the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,8 @@ class _ComparedRuns:
 class Beginner:
     """Begins the test of a command in a folder; `say` gets a line when something is known.
 
-    Its servers live until `stack` is closed. `limit_s` is how long a run may take.
+    Its servers live until `stack` is closed. `limit_s` is how long a run may take. The first runs
+    are on the disk: nobody knows yet how large their directories are.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class Beginner:
     ) -> None:
         self._command, self._folder, self._stack, self._say = command, folder, stack, say
         self._cold, self._limit_s = cold, limit_s
+        self._room = stack.enter_context(rooms(folder))
         self._shown = folder / "at"
         self._shown.mkdir()
 
@@ -102,6 +112,7 @@ class Beginner:
             else f"deterministic; its result is {', '.join(found.reference.patterns)}"
         )
         varies = frozenset(one.path for one in found.varies)
+        shutil.rmtree(learned.ended.directory)
         return Uninterrupted(
             starts=found.starts,
             watched=found.watched,
@@ -109,6 +120,9 @@ class Beginner:
             steps=learn_step_lines(found.watched.ended.log(), step_line),
             limit_s=max(_LEAST_S, _FACTOR * learned.ended.seconds),
             leaked=learned.ended.leaked or found.watched.ended.leaked,
+            room=self._room,
+            size=sum(one.size for one in found.watched.operations if one.kind == "write"),
+            memory=learned.ended.memory * learned.ranks,
         )
 
     # How it is started.
@@ -148,7 +162,7 @@ class Beginner:
 
     def _learn(self, starts: Starts) -> Learned:
         self._say(f"runs {' '.join(starts.programs[0].words)}")
-        learned = learn(starts, prepared(self._folder / "executed"), limit_s=self._limit_s)
+        learned = learn(starts, prepared(self._room.disk / "executed"), limit_s=self._limit_s)
         refuse_failed(learned.ended, self._limit_s)
         refuse_empty(learned.ended)
         self._say(f"ended in order after {learned.ended.seconds:.1f} s; ranks: {learned.ranks}")
@@ -174,8 +188,8 @@ class Beginner:
 
     def _compared(self, starts: Starts, learned: Learned, result: tuple[str, ...]) -> _ComparedRuns:
         """Watches a run, and compares what it leaves with what the executed one has left."""
-        found = starts.watch(prepared(self._folder / "watched"), limit_s=self._limit_s)
-        refuse_failed(found.ended, self._limit_s)
+        found = starts.watch(prepared(self._room.disk / "watched"), limit_s=self._limit_s)
+        refuse_failed(found.ended, self._limit_s, found.mappings)
         operations = tuple(one for one in found.operations if one.path != "." or one.kind in _SYNCS)
         watched = replace(found, operations=operations)
         newest = newest_checkpoint(watched.operations, watched.ended.directory)
@@ -190,6 +204,8 @@ class Beginner:
 
     def _is_same_again(self, reference: Reference, starts: Starts, learned: Learned) -> bool:
         """Whether two executed runs have the same result, so that a fork makes the difference."""
-        again = starts.run(prepared(self._folder / "again"), limit_s=self._limit_s)
+        again = starts.run(prepared(self._room.disk / "again"), limit_s=self._limit_s)
         same = make_reference(reference.patterns, again.directory, starts.server.read)
-        return not same.differences(learned.ended.directory, starts.server.read)
+        differences = same.differences(learned.ended.directory, starts.server.read)
+        again.remove()
+        return not differences
