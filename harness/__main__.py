@@ -131,7 +131,7 @@ def _compare(parsed: argparse.Namespace) -> int:
 def _try(parsed: argparse.Namespace) -> int:
     from harness.command.table import describe, is_green
     from harness.command.trying import CommandTest, TryOptions
-    from harness.run.command.command import Command, CommandError
+    from harness.run.command.command import Command, CommandError, resume_words
     from harness.run.support import missing_mounts
 
     if (reason := missing_mounts()) is not None:
@@ -141,11 +141,13 @@ def _try(parsed: argparse.Namespace) -> int:
     with closing(workspace):
         folder.mkdir()
         try:
+            words = tuple(parsed.words[parsed.words[:1] == ["--"] :])
             command = Command(
-                words=tuple(parsed.words[parsed.words[:1] == ["--"] :]),
+                words=words,
                 cwd=Path.cwd(),
                 environment=dict(os.environ),
                 ranks=parsed.nproc,
+                resume=resume_words(words, parsed.resume),
             )
             options = TryOptions(
                 command=command,

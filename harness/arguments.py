@@ -93,6 +93,13 @@ def _add_trying(parser: argparse.ArgumentParser) -> None:
         "--nproc", type=int, default=1, metavar="N", help="ranks, if the command has no launcher"
     )
     parser.add_argument(
+        "--resume",
+        default="",
+        metavar="WORDS",
+        help="the command of a start that finds a checkpoint, or options to add to the first one, "
+        'as in --resume="--resume-from {dir}/latest"; by default the same command',
+    )
+    parser.add_argument(
         "--result",
         action="append",
         default=[],

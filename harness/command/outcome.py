@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,12 +31,16 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandTrial:
-    """One start and its outcome. `resumed` is its first step, if it is known."""
+    """One start and its outcome. `resumed` is its first step, if it is known.
+
+    `other_words` is whether it was started with the words of a resume, where these are others.
+    """
 
     setting: Setting
     outcome: Outcome
     text: str
     resumed: int | None
+    other_words: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +57,13 @@ class Standard:
     def judge(self, setting: Setting, ended: Ended, read: Read) -> CommandTrial:
         """Returns the outcome of a start, and the sentence that says why."""
         outcome, text = self._judged(ended, read)
-        return self.trial(setting, outcome, text, resumed=self.first(ended))
+        found = self.trial(setting, outcome, text)
+        return replace(found, resumed=self.first(ended), other_words=ended.resumes)
 
-    def trial(
-        self, setting: Setting, outcome: Outcome, text: str, *, resumed: int | None = None
-    ) -> CommandTrial:
+    def trial(self, setting: Setting, outcome: Outcome, text: str) -> CommandTrial:
         """Returns a trial whose sentence names the directory as the command does."""
         named = text.replace(str(self.directory), DIRECTORY)
-        return CommandTrial(setting=setting, outcome=outcome, text=named, resumed=resumed)
+        return CommandTrial(setting=setting, outcome=outcome, text=named, resumed=None)
 
     def first(self, ended: Ended) -> int | None:
         """Returns the first step that a start made."""
@@ -90,6 +94,27 @@ def resumes_nothing(found: Sequence[CommandTrial], first: int, last: int) -> boo
     ended = all(one.outcome in (Outcome.PASS, Outcome.SILENT_DIVERGENCE) for one in killed)
     again = all(one.resumed in (None, first) for one in killed)
     return ended and again and (last, first) in ((one.setting.place, one.resumed) for one in killed)
+
+
+def too_early(found: Sequence[CommandTrial]) -> list[CommandTrial]:
+    """Returns the failures of the words of a resume where there may be no checkpoint yet.
+
+    There is one from the first kill on from which these words work. A power cut or a fault can take
+    it as long as it is the newest: until they resume from a newer one.
+    """
+    others = [one for one in found if one.other_words]
+    works = [one for one in others if one.setting.kind == "killed" and not _failed(one)]
+    works.sort(key=lambda one: one.setting.place)
+    first = works[0].setting.place if works else math.inf
+    newer = (one.setting.place for one in works if one.resumed != works[0].resumed)
+    replaced = next(newer, math.inf)
+    # A write that is torn is not over, but a kill comes after its operation.
+    begins = {"killed": first, "torn": first + 1, "power": replaced, "fault": replaced}
+    return [one for one in others if _failed(one) and one.setting.place < begins[one.setting.kind]]
+
+
+def _failed(trial: CommandTrial) -> bool:
+    return trial.outcome is Outcome.HARD_FAIL
 
 
 def roll_backs(found: Sequence[CommandTrial]) -> list[CommandTrial]:

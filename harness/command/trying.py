@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.command.from_states import StateStarts
 from harness.command.live import live_faults
-from harness.command.outcome import CommandTrial, Setting, Standard, resumes_nothing
+from harness.command.outcome import CommandTrial, Setting, Standard, resumes_nothing, too_early
 from harness.command.states import LeftState, in_order_of_interest, states_of
 from harness.judge.outcome import Outcome
 from harness.run.command.command import Command, CommandError
@@ -107,12 +107,17 @@ class CommandTest:
             tried = tuple(self._resume(starts, states, standard, limit_s))
             seconds = time.monotonic() - began
             struck = tuple(self._strike(starts, watched, standard, limit_s))
+            early = too_early((*tried, *struck))
             return CommandReport(
-                tried=(*tried, *struck),
+                tried=tuple(one for one in (*tried, *struck) if one not in early),
                 from_states=len(tried),
                 states=len(states),
                 seconds=seconds,
-                not_judged=(*_not_judged(standard), *watched.unseen, *_elsewhere(watched.outside)),
+                not_judged=(
+                    *_not_judged(standard, early),
+                    *watched.unseen,
+                    *_elsewhere(watched.outside),
+                ),
             )
 
     def _make_room(self, found: Uninterrupted) -> None:
@@ -144,6 +149,7 @@ class CommandTest:
             tried.append(standard.judge(setting, ended, starts.server.read))
             if len(tried) in (_TELLING, len(ordered)):
                 _refuse_forgetful(tried, standard, ordered[0].place)
+                _refuse_unsuccessful(tried)
             yield tried[-1]
 
     # While it lives.
@@ -182,11 +188,25 @@ def _refuse_forgetful(tried: Sequence[CommandTrial], standard: Standard, last: i
         raise CommandError(
             f"it resumes nothing: all of {len(tried)} starts made step {first} again, also the one "
             "in the directory that an uninterrupted run leaves. If it needs other words to resume, "
-            "start it with a script that gives them once there is a checkpoint"
+            "give them with `--resume WORDS`"
         )
 
 
-def _not_judged(standard: Standard) -> Iterator[str]:
+def _refuse_unsuccessful(tried: Sequence[CommandTrial]) -> None:
+    others = [one for one in tried if one.other_words]
+    if others and all(one.outcome is Outcome.HARD_FAIL for one in others):
+        raise CommandError(
+            f"the words of `--resume` work from none of {len(others)} states: {others[0].text}"
+        )
+
+
+def _not_judged(standard: Standard, early: Sequence[CommandTrial]) -> Iterator[str]:
+    if early:
+        last = max(one.setting.place for one in early)
+        yield (
+            f"{len(early)} starts with the words of `--resume`, which failed up to operation {last}"
+            ": there may be no checkpoint yet"
+        )
     if standard.steps is None:
         yield (
             "where it resumed: no line of its output has the number of a step; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from pathlib import Path
 
 DIRECTORY = "{dir}"
 """Stands in a command for the directory that it writes its checkpoints to."""
+_BELOW = re.compile(re.escape(DIRECTORY) + r"/([^\s'\",;:]+)")
 
 
 class CommandError(Exception):
@@ -28,32 +31,41 @@ class Command:
     environment: Mapping[str, str]
     ranks: int = 1
     """Processes to start of it; one if the command has a launcher of its own."""
+    resume: tuple[str, ...] = ()
+    """The words of a start that finds a checkpoint, if they are others."""
 
     def __post_init__(self) -> None:
         if not self.words:
             raise CommandError("there is no command: write it after `--`")
         if self.ranks < 1:
             raise CommandError(f"a command has at least one rank: `--nproc {self.ranks}` has none")
-        if not any(DIRECTORY in word for word in self.words):
-            raise CommandError(
-                f"the command does not say where its checkpoints go: write {DIRECTORY} for the "
-                "directory, as in `train.py --out {dir}`"
-            )
+        for words in (self.words, self.resume) if self.resume else (self.words,):
+            if not any(DIRECTORY in word for word in words):
+                raise CommandError(
+                    f"the command does not say where its checkpoints go: write {DIRECTORY} for the "
+                    "directory, as in `train.py --out {dir}`"
+                )
+            if shutil.which(words[0], path=self.environment.get("PATH")) is None:
+                raise CommandError(f"there is no program {words[0]}: {self._hint(words[0])}")
 
-        if shutil.which(self.words[0], path=self.environment.get("PATH")) is None:
-            raise CommandError(f"there is no program {self.words[0]}: {self._hint()}")
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names below the directory that only the words of `resume` have."""
+        other = " ".join(word for word in self.resume if word not in self.words)
+        return tuple(_BELOW.findall(other))
 
-    def _hint(self) -> str:
-        name = self.words[0]
+    def _hint(self, name: str) -> str:
         if name.endswith(".py"):
             return f"is it `python {name}`?"
         if (self.cwd / name).is_file():
             return f"the file may not be executed; is it `sh {name}`?"
         return "is it in the PATH?"
 
-    def filled(self, directory: Path) -> tuple[str, ...]:
-        """Returns the words with the directory in its place."""
-        return tuple(word.replace(DIRECTORY, str(directory)) for word in self.words)
+    def filled(self, directory: Path, *, resumes: bool = False) -> tuple[str, ...]:
+        """Returns the words of a first start, or of one that resumes, with the directory in its
+        place."""
+        words = self.resume if resumes else self.words
+        return tuple(word.replace(DIRECTORY, str(directory)) for word in words)
 
     def environment_of(self, rank: int) -> Mapping[str, str]:
         """Returns the environment of a rank, with the variables that torchrun sets if there are
@@ -71,3 +83,15 @@ class Command:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": "0",
         }
+
+
+def resume_words(words: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """Returns the words of a start that resumes: options are added to those of the first start.
+
+    Raises CommandError if the text has a quotation without an end.
+    """
+    try:
+        found = tuple(shlex.split(text))
+    except ValueError as error:
+        raise CommandError(f"`--resume` cannot be divided into words: {error}") from None
+    return (*words, *found) if text.lstrip().startswith("-") else found

@@ -125,9 +125,9 @@ class Learned:
 
 def learn(starts: Starts, folder: Path, *, limit_s: float) -> Learned:
     """Run an executed command once, and look at it meanwhile."""
-    asking = [
+    asking = tuple(
         one.changed(environment={**one.environment, **_ASKS_FOR_IMPORTS}) for one in starts.programs
-    ]
+    )
     with _Observer(starts.server.process) as observer:
         ended = Starts(starts.server, asking, starts.shown).run(folder, limit_s=limit_s)
     text = ended.log()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.run.command.command import DIRECTORY, CommandError
 from harness.run.command.last_words import last_words
-from harness.run.command.starting import Ended
+from harness.run.command.starting import Ended, Resuming
 
 _LAST_CHARACTERS = 2000
 _HINTS = {
@@ -35,7 +36,8 @@ def refuse_failed(ended: Ended, limit_s: float, mappings: Sequence[str] = ()) ->
     if ended.failed and mappings:
         raise CommandError(
             f"it writes to {', '.join(mappings)} through a shared mapping (mmap), and fails "
-            "without one: the supervisor sees calls, and cannot say what a kill would leave of such writes"
+            "without one: the supervisor sees calls, and cannot say what a kill would leave of "
+            "such writes"
         )
     if ended.failed:
         rank = ended.first_failed
@@ -44,6 +46,16 @@ def refuse_failed(ended: Ended, limit_s: float, mappings: Sequence[str] = ()) ->
         raise CommandError(
             f"the command fails by itself, with status {ended.statuses[rank]}: {' '.join(why)}\n"
             f"Its output ends:\n{log[-_LAST_CHARACTERS:]}"
+        )
+
+
+def refuse_unusable(resuming: Resuming, directory: Path) -> None:
+    """Raises CommandError if the words of a resume name what the command never leaves."""
+    if not resuming.can_begin(directory):
+        missing = ", ".join(f"{DIRECTORY}/{one}" for one in resuming.needs)
+        raise CommandError(
+            f"`--resume` names {missing}, which an uninterrupted run does not leave: name what it "
+            "leaves"
         )
 
 

@@ -12,7 +12,7 @@ import select
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +56,8 @@ class Ended:
     """The most bytes of memory that one of its processes had."""
     first_failed: int = 0
     """The rank that failed before any other, if one did: what others raise can follow from it."""
+    resumes: bool = False
+    """Whether it was started with the words of a resume, where these are others."""
 
     @property
     def directory(self) -> Path:
@@ -90,12 +92,13 @@ class Ended:
         return text.decode(errors="replace")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Running:
     folder: Path
     link: socket.socket
     ranks: int
-    began: float
+    resumes: bool
+    began: float = field(default_factory=time.monotonic)
     pids: list[int] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     hung: bool = False
@@ -133,27 +136,37 @@ class Watched:
     """Whether anything struck."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resuming:
+    """The programs of a start that finds something in its directory, and all that `needs` names."""
+
+    programs: tuple[Program, ...]
+    needs: tuple[str, ...]
+
+    def can_begin(self, directory: Path) -> bool:
+        """Whether such a start is made in this directory."""
+        found = directory.is_dir() and any(directory.iterdir())
+        return found and all(os.path.lexists(directory / one) for one in self.needs)
+
+
+@dataclass(frozen=True, slots=True)
 class Starts:
     """Starts of one command by one server: `programs` are those of its ranks, or the one of a
-    launcher that starts `ranks` of them.
+    launcher that starts `launches` of them. Others resume, if there are others for that.
 
     Each is given a folder of its own (`prepared`), and sees it where `shown` is.
     """
 
-    def __init__(
-        self, server: CommandServer, programs: Sequence[Program], shown: Path, *, ranks: int = 1
-    ) -> None:
-        self.server, self.programs, self.shown = server, tuple(programs), shown
-        self.ranks = max(ranks, len(self.programs))
-
-    def of_ranks(self, ranks: int) -> Starts:
-        """Returns the same starts of a command with so many ranks."""
-        return Starts(self.server, self.programs, self.shown, ranks=ranks)
+    server: CommandServer
+    programs: tuple[Program, ...]
+    shown: Path
+    launches: int = 1
+    resuming: Resuming | None = None
 
     @property
-    def launched(self) -> int:
-        """How many ranks a launcher of the command's own starts; 0 if the harness starts them."""
-        return self.ranks if len(self.programs) == 1 < self.ranks else 0
+    def ranks(self) -> int:
+        """How many ranks there are."""
+        return max(self.launches, len(self.programs))
 
     @property
     def directory(self) -> Path:
@@ -167,31 +180,32 @@ class Starts:
 
     def watch(self, folder: Path, *, limit_s: float, strikes: tuple[Strike, ...] = ()) -> Watched:
         """Start the command once under the supervisor, which strikes it."""
-        began = time.monotonic()
-        link = self._begin(folder, watched=True)
+        one = self._begin(folder, watched=True)
+        launched = self.launches if one.ranks == 1 < self.launches else 0
         watch = Watch(
             folder=folder / LOGS,
             root=self.directory,
             places=(folder / NAME,),
-            ranks=self.ranks,
-            launched=self.launched,
+            ranks=max(launched, one.ranks),
+            launched=launched,
             layout=UnknownLayout(),
             strikes=strikes,
             deadline_s=limit_s,
             cut_power=lambda _: None,
         )
-        supervisor = Supervisor(LocalLaunch(link), watch)
+        supervisor = Supervisor(LocalLaunch(one.link), watch)
         with closing(supervisor.trace.written) as written:
             processes = supervisor.run()
             if not strikes:
                 written.settle()
-        statuses = processes.exits[: len(self.programs)]
+        statuses = processes.exits[: one.ranks]
         ended = Ended(
             statuses=statuses,
             hung=bool(processes.hung),
             leaked=processes.leaked,
-            seconds=time.monotonic() - began,
+            seconds=time.monotonic() - one.began,
             folder=folder,
+            resumes=one.resumes,
             first_failed=next((rank for rank, one in enumerate(statuses) if one), 0),
         )
         return Watched(
@@ -204,12 +218,22 @@ class Starts:
             fired=bool(supervisor.trace.fired),
         )
 
-    def _begin(self, folder: Path, *, watched: bool = False) -> socket.socket:
-        """Start the command with the folder's directory; returns the job launcher's socket."""
+    def _begin(self, folder: Path, *, watched: bool = False) -> _Running:
+        """Start the command with the folder's directory."""
         (folder / LOGS).mkdir(parents=True)
+        resuming = self.resuming
+        if resuming is not None and not resuming.can_begin(folder / NAME):
+            resuming = None
         port = _free_port()
-        programs = [_with_port(one, port) for one in self.programs]
-        return self.server.start(folder, 0, programs, watched=watched, shown=(folder, self.shown))
+        programs = [_with_port(one, port) for one in (resuming or self).programs]
+        return _Running(
+            folder=folder,
+            link=self.server.start(
+                folder, 0, programs, watched=watched, shown=(folder, self.shown)
+            ),
+            ranks=len(programs),
+            resumes=resuming is not None,
+        )
 
     def run_all(self, folders: Iterator[Path], *, at_once: int, limit_s: float) -> Iterator[Ended]:
         """Start the command for each folder, and yield the ends as they come.
@@ -226,9 +250,7 @@ class Starts:
                     if folder is None:
                         waiting = False
                         break
-                    one = _Running(
-                        folder, self._begin(folder), len(self.programs), time.monotonic()
-                    )
+                    one = self._begin(folder)
                     running[one.link.fileno()] = one
                 yield from self._collect(running, limit_s)
         finally:
@@ -249,6 +271,7 @@ class Starts:
                     seconds=time.monotonic() - one.began,
                     folder=one.folder,
                     memory=one.memory,
+                    resumes=one.resumes,
                     first_failed=one.first_failed,
                 )
         for one in running.values():

@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.jobs.command.program import Program, executed
 from harness.run.command.command import Command, CommandError
 from harness.run.command.learning import Learned, learn
-from harness.run.command.refusing import refuse_empty, refuse_failed
+from harness.run.command.refusing import refuse_empty, refuse_failed, refuse_unusable
 from harness.run.command.results import (
     Reference,
     ResultDifference,
@@ -26,7 +26,7 @@ from harness.run.command.results import (
 )
 from harness.run.command.room import Room, rooms
 from harness.run.command.server import CommandServer, NotWarmError
-from harness.run.command.starting import NAME, Starts, Watched, prepared
+from harness.run.command.starting import NAME, Resuming, Starts, Watched, prepared
 from harness.run.command.steps import StepLines, learn_step_lines
 from harness.system.errors import HarnessError
 
@@ -104,8 +104,9 @@ class Beginner:
         """
         cold = self._cold_starts()
         learned = self._learn(cold)
-        cold = cold.of_ranks(learned.ranks)
+        cold = replace(cold, launches=learned.ranks)
         found = self._forked(cold, learned, result) or self._compared(cold, learned, result)
+        starts = self._with_resume(found.starts, cold, found.watched.ended.directory)
         self._say(
             f"not deterministic: in two uninterrupted runs {found.varies[0]}"
             if found.varies
@@ -114,7 +115,7 @@ class Beginner:
         varies = frozenset(one.path for one in found.varies)
         shutil.rmtree(learned.ended.directory)
         return Uninterrupted(
-            starts=found.starts,
+            starts=starts,
             watched=found.watched,
             reference=replace(found.reference, varies=varies),
             steps=learn_step_lines(found.watched.ended.log(), step_line),
@@ -128,16 +129,40 @@ class Beginner:
     # How it is started.
 
     def _cold_starts(self) -> Starts:
-        command = self._command
-        words = command.filled(self._shown / NAME)
-        programs = [
-            executed(words, cwd=str(command.cwd), environment=command.environment_of(rank))
-            for rank in range(command.ranks)
-        ]
+        programs = self._executed()
         own = programs[0].changed(cwd=str(_OWN_FOLDER), environment=os.environ)
         server = self._server("cold", own, ())
         server.wait_until_ready()
         return Starts(server, programs, self._shown)
+
+    def _executed(self, *, resumes: bool = False) -> tuple[Program, ...]:
+        command = self._command
+        words = command.filled(self._shown / NAME, resumes=resumes)
+        return tuple(
+            executed(words, cwd=str(command.cwd), environment=command.environment_of(rank))
+            for rank in range(command.ranks)
+        )
+
+    def _with_resume(self, starts: Starts, cold: Starts, directory: Path) -> Starts:
+        """Returns starts that resume with other words, if the user gives some.
+
+        Their programs are seen in a start from the directory that the command leaves.
+        """
+        if not self._command.resume:
+            return starts
+        programs = self._executed(resumes=True)
+        resuming = Resuming(programs=programs, needs=self._command.needs)
+        refuse_unusable(resuming, directory)
+        if starts is not cold:
+            folder = prepared(self._folder / "resumed")
+            shutil.copytree(directory, folder / NAME, symlinks=True)
+            learned = learn(replace(cold, programs=programs), folder, limit_s=self._limit_s)
+            same = {one.interpreter for one in (*starts.programs, *learned.programs)}
+            if learned.programs and len(same) == 1:
+                return replace(starts, resuming=replace(resuming, programs=learned.programs))
+            why = learned.obstacle or "the words of `--resume` start another interpreter"
+            self._say(f"executed anew at each start: {why}")
+        return replace(cold, resuming=resuming)
 
     def _warm_starts(self, learned: Learned) -> Starts | None:
         obstacle = learned.obstacle

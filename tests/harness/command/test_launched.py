@@ -75,9 +75,9 @@ def watching(tmp_path: Path) -> Iterator[Watching]:
             line = [sys.executable, str(tmp_path / "launcher.py"), str(tmp_path / "rank.py")]
             starts = Starts(
                 server,
-                [program.changed(words=(*line, str(root), *words))],
+                (program.changed(words=(*line, str(root), *words)),),
                 tmp_path / "at",
-                ranks=2,
+                launches=2,
             )
             strikes = tuple(
                 make_strike(fault, number, World(dp_shard=2)) for number, fault in enumerate(faults)
