@@ -30,7 +30,7 @@ _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY)
 
 
 class _Stamp(NamedTuple):
-    """What shows that a file was changed."""
+    """Differs as soon as a file is changed."""
 
     time_ns: int
     size: int

@@ -1,4 +1,4 @@
-"""What the processes of a run change outside of the watched directory.
+"""Changes of the processes of a run outside of the watched directory.
 
 The kernel carries these calls out itself, so only what is there afterwards shows whether they did
 anything. A file that was made and removed again is passed over, and so is what no later run can

@@ -129,7 +129,7 @@ class Watched:
     """Not all of them if anything struck."""
     unseen: tuple[str, ...]
     outside: tuple[str, ...] = ()
-    """What it changed outside of its directory."""
+    """The paths outside of its directory that it changed."""
     mappings: tuple[str, ...] = ()
     """Its files of which it was refused a shared mapping."""
     fired: bool = False

@@ -137,7 +137,7 @@ def test_what_a_command_changes_outside_of_its_directory_is_named(tmp_path: Path
     words = (sys.executable, str(script), "{dir}", str(other))
     found, said = attempted(tmp_path, *words, most=12)
     (told,) = [one for one in found.not_judged if one.startswith("what it changes outside")]
-    assert f"1 in {other}, 3 in {other}/runs/a;" in told
+    assert f": 3 in {other}/runs/a, 1 in {other};" in told
     assert "every start finds that as the one before has left it" in told
     # The temporary file is moved to another mount, so it is copied there.
     assert any("1 torn" in line for line in said)

@@ -41,7 +41,7 @@ def test_a_command_is_tested_without_root() -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert "forked from a process that has imported" in done.stdout
     assert "JSONDecodeError" in done.stdout
-    assert "6 of 13 states tried" in done.stdout
+    assert "6 of 14 states tried" in done.stdout
 
 
 def test_what_is_missing_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
