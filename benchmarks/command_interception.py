@@ -56,7 +56,7 @@ def _starts(folder: Path, megabytes: int) -> Iterator[Starts]:
     program = executed(words, cwd=str(Path.cwd()), environment=os.environ)
     with CommandServer(program, (), folder / "server") as server:
         server.wait_until_ready()
-        yield Starts(server, [program], shown)
+        yield Starts(server, (program,), shown)
 
 
 def _seconds(ended: Ended) -> float:

@@ -20,6 +20,7 @@ from harness.arguments import make_parser
 from harness.plan.asked import not_promised
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation
+from harness.run.command.command import CommandError
 from harness.scenario.errors import ScenarioError
 from harness.scenario.read import ScenarioFile, json_schema, read_file
 from harness.workspace import open_workspace, slug
@@ -35,7 +36,13 @@ _PROMISE_MORE = "`--promises all` judges it all the same"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments say; returns the exit status."""
-    parsed = make_parser().parse_args(arguments)
+    try:
+        return _do(make_parser().parse_args(arguments))
+    except CommandError as error:
+        return _complain(f"the command cannot be tested: {error}")
+
+
+def _do(parsed: argparse.Namespace) -> int:
     match parsed.command:
         case "schema":
             return _say(json.dumps(json_schema(), indent=2), PASSED)
@@ -55,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _compare(parsed)
         case "try":
             return _try(parsed)
+        case "conformance":
+            return _conformance(parsed)
         case _:
             return _with_implementation(parsed)
 
@@ -129,42 +138,53 @@ def _compare(parsed: argparse.Namespace) -> int:
 
 
 def _try(parsed: argparse.Namespace) -> int:
-    from harness.command.table import describe, is_green
-    from harness.command.trying import CommandTest, TryOptions
-    from harness.run.command.command import Command, CommandError, resume_words
+    from harness.command.session import try_command
+    from harness.command.trying import TryOptions
+    from harness.run.command.command import Command, resume_words
     from harness.run.support import missing_mounts
 
     if (reason := missing_mounts()) is not None:
         return _complain(f"commands cannot run here: {reason}")
-    workspace = open_workspace(failures=Path("failures").resolve())
-    folder = workspace.new_run("try")
-    with closing(workspace):
-        folder.mkdir()
-        try:
-            words = tuple(parsed.words[parsed.words[:1] == ["--"] :])
-            command = Command(
-                words=words,
-                cwd=Path.cwd(),
-                environment=dict(os.environ),
-                ranks=parsed.nproc,
-                resume=resume_words(words, parsed.resume),
-            )
-            options = TryOptions(
-                command=command,
-                result=tuple(parsed.result),
-                step_line=parsed.step_line,
-                cold=parsed.cold,
-                limit_s=parsed.limit,
-                budget_s=parsed.budget,
-                most=parsed.states,
-                at_once=parsed.workers,
-            )
-            found = CommandTest(options, folder, _progress).run()
-        except CommandError as error:
-            return _complain(f"the command cannot be tested: {error}")
-        finally:
-            workspace.drop(folder)
-    return _say(f"\n{describe(found)}", PASSED if is_green(found) else RED)
+    words = tuple(parsed.words[parsed.words[:1] == ["--"] :])
+    options = TryOptions(
+        command=Command(
+            words=words,
+            cwd=Path.cwd(),
+            environment=dict(os.environ),
+            ranks=parsed.nproc,
+            resume=resume_words(words, parsed.resume),
+        ),
+        result=tuple(parsed.result),
+        step_line=parsed.step_line,
+        cold=parsed.cold,
+        limit_s=parsed.limit,
+        budget_s=parsed.budget,
+        most=parsed.states,
+        at_once=parsed.workers,
+    )
+    with closing(open_workspace(failures=Path("failures").resolve())) as workspace:
+        found = try_command(options, workspace, _progress)
+    return _say(f"\n{found.text}", PASSED if found.is_green else RED)
+
+
+def _conformance(parsed: argparse.Namespace) -> int:
+    from harness.conformance.case import ConformanceError
+    from harness.conformance.command import ConformanceWish, run_cases
+    from harness.run.support import missing_mounts
+
+    if (reason := missing_mounts()) is not None:
+        return _complain(f"commands cannot run here: {reason}")
+    wish = ConformanceWish(
+        folder=Path("conformance"),
+        only=tuple(parsed.only),
+        stored=parsed.stored,
+        budget_s=parsed.budget,
+        markdown=parsed.markdown,
+    )
+    try:
+        return PASSED if run_cases(wish, _progress) else RED
+    except ConformanceError as error:
+        return _complain(str(error))
 
 
 def _progress(text: str) -> None:

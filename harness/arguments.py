@@ -77,6 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
             usage="python -m harness try [OPTIONS] -- COMMAND ... {dir} ...",
         )
     )
+    _add_conformance(
+        commands.add_parser("conformance", help="test the training scripts of other projects")
+    )
     _add_comparison(
         commands.add_parser("compare", help="show what only one of two versions breaks")
     )
@@ -127,6 +130,17 @@ def _add_trying(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=WORKERS + 1, metavar="N", help="starts at once"
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="after `--`")
+
+
+def _add_conformance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="cases to run")
+    parser.add_argument("--stored", action="store_true", help="run none, take the newest results")
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="for all starts of a case from states"
+    )
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the page of the newest results there"
+    )
 
 
 def _add_comparison(parser: argparse.ArgumentParser) -> None:

@@ -58,9 +58,9 @@ def settle(trial: Trial, source: Source) -> Proof:
     differs = proof.answer in (Answer.OTHER, Answer.INVALID)
     suffix = f"-{str(proof.answer).lower()}" if differs else ""
     failures = trial.workspace.failures
-    failure = write_failure(failures, source, judgement, plan.implementation, suffix)
+    failure = write_failure(failures, source, judgement, plan.chosen, suffix)
     kept = trial.keep(failure.stem)
-    replay = replay_command(failure, plan.implementation)
+    replay = replay_command(failure, plan.chosen)
     text = describe(
         dataclasses.replace(trial.evidence, directory=from_here(kept)),
         judgement,
@@ -77,7 +77,7 @@ def _answer(proof: Proof, plan: Plan, source: Source, judgement: Judgement) -> P
     if head is None:
         return proof
     now = know(judgement)
-    summary = describe_answer(head.known, now) + _other_code(head, plan.implementation)
+    summary = describe_answer(head.known, now) + _other_code(head, plan.chosen)
     return dataclasses.replace(proof, answer=compare(head.known, now), summary=summary)
 
 

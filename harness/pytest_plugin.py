@@ -28,6 +28,7 @@ from harness.layouts.registry import DEFAULT, LAYOUTS
 from harness.plan.asked import not_promised
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
+from harness.run.command.command import CommandError
 from harness.scenario.devices import count_gpus
 from harness.scenario.errors import ScenarioError
 from harness.scenario.exploration import Explore
@@ -476,6 +477,8 @@ class ExploreItem(JobItem):
 
 
 def _say(excinfo: pytest.ExceptionInfo[BaseException]) -> str | None:
+    if isinstance(excinfo.value, CommandError):
+        return f"the command cannot be tested: {excinfo.value}"
     return str(excinfo.value) if isinstance(excinfo.value, Red | ScenarioError) else None
 
 

@@ -47,7 +47,7 @@ def replay_directory(bench: Bench, directory: Path) -> Proof:
     """
     before = _read(directory)
     plan = before.plan
-    if bench.implementation != Implementation():
+    if bench.implementation != Implementation() and plan.command is None:
         plan = plan.model_copy(update={"implementation": bench.implementation})
     name = f"{slug(plan.name)}-replayed"
     trial = try_plan(bench, plan, name=name, beginning=beginning_of(before))

@@ -17,6 +17,7 @@ from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.plan.model import Implementation, Plan
 from harness.run.beginning import Beginning
+from harness.run.command.command import CommandError
 from harness.run.execute import execute
 from harness.run.services import Services
 from harness.scenario.devices import count_gpus
@@ -76,12 +77,17 @@ class Trial:
 def try_plan(
     bench: Bench, plan: Plan, *, name: str | None = None, beginning: Beginning | None = None
 ) -> Trial:
-    """Run a plan and judge it. The run directory is kept if the harness itself fails."""
+    """Run a plan and judge it. The run directory is kept if the harness itself fails.
+
+    Raises CommandError if the job is a command that cannot be tested.
+    """
     name = name or slug(plan.name)
     directory = bench.workspace.new_run(name)
     try:
         evidence = execute(plan, directory, bench.services, beginning)
         judgement = judge(evidence)
+    except CommandError:  # nothing has run
+        raise
     except BaseException:
         bench.workspace.keep(directory, name)
         raise

@@ -58,6 +58,12 @@ PROPERTIES = (
 )
 """The properties, in the order of reports; each is a module of `harness.judge.properties`."""
 
+DIRECTORY_WORD = "{dir}"
+"""Stands in a command for the directory that it writes its checkpoints to."""
+
+PYTHON_WORD = "{python}"
+"""Stands in a scenario's command for the interpreter that runs the harness."""
+
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
 """The file systems whose power can be cut."""
 

@@ -86,7 +86,11 @@ def lead(link: socket.socket, request: dict[str, Any], enter_rank: Enter = enter
         from harness.boot.agents import fork_agents
 
         reap(link, request, fork_agents(request), enter_rank)
-    report(link, all_over())
+    last = all_over()
+    if "shown" in request and "mounts" in request:
+        # Copies of mounts are gone with the namespace: a disk below them can be restarted.
+        enter_mounts(f"/proc/{parent}/ns/mnt")
+    report(link, last)
     return 0
 
 

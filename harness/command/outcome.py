@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from harness.faults.registry import AnyFault
 from harness.judge.outcome import Outcome
-from harness.run.command.command import DIRECTORY
 from harness.run.command.last_words import last_words
 from harness.run.command.results import Read, Reference
 from harness.run.command.starting import Ended
 from harness.run.command.steps import StepLines
+from harness.words import DIRECTORY_WORD
 
 Kind = Literal["killed", "torn", "fault", "power"]
 """How much it takes: the first one is the least."""
@@ -27,6 +28,8 @@ class Setting:
     place: int
     """The number of operations before it."""
     text: str
+    fault: AnyFault | None = None
+    """The fault, if the command lived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +65,7 @@ class Standard:
 
     def trial(self, setting: Setting, outcome: Outcome, text: str) -> CommandTrial:
         """Returns a trial whose sentence names the directory as the command does."""
-        named = text.replace(str(self.directory), DIRECTORY)
+        named = text.replace(str(self.directory), DIRECTORY_WORD)
         return CommandTrial(setting=setting, outcome=outcome, text=named, resumed=None)
 
     def first(self, ended: Ended) -> int | None:
@@ -115,6 +118,16 @@ def too_early(found: Sequence[CommandTrial]) -> list[CommandTrial]:
 
 def _failed(trial: CommandTrial) -> bool:
     return trial.outcome is Outcome.HARD_FAIL
+
+
+def newest_before(found: Sequence[CommandTrial], trial: CommandTrial) -> int | None:
+    """Returns the newest step that a kill at an earlier instant could resume from."""
+    steps = [
+        one.resumed
+        for one in found
+        if one.setting.kind == "killed" and one.setting.place < trial.setting.place
+    ]
+    return max((one for one in steps if one is not None), default=None)
 
 
 def roll_backs(found: Sequence[CommandTrial]) -> list[CommandTrial]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.command.outcome import CommandTrial, roll_backs
@@ -11,7 +11,7 @@ from harness.command.trying import CommandReport
 from harness.judge.outcome import Outcome
 
 _NUMBER = re.compile(r"\d+")
-_MOST_CAUSES = 12
+MOST_CAUSES = 12
 _LONGEST = 200
 _KINDS = {"killed": "kill", "torn": "torn write", "fault": "fault", "power": "power cut"}
 
@@ -46,9 +46,9 @@ def _least_first(trial: CommandTrial) -> tuple[int, int]:
     return list(_KINDS).index(trial.setting.kind), trial.setting.place
 
 
-def describe(found: CommandReport) -> str:
-    """Returns the table, and what was not judged."""
-    return "\n".join(_lines(found))
+def describe(found: CommandReport, replays: Mapping[CommandTrial, str] | None = None) -> str:
+    """Returns the table, and what was not judged. `replays` are commands that repeat a trial."""
+    return "\n".join(_lines(found, replays or {}))
 
 
 def is_green(found: CommandReport) -> bool:
@@ -56,7 +56,7 @@ def is_green(found: CommandReport) -> bool:
     return not causes_of(found)
 
 
-def _lines(found: CommandReport) -> Iterator[str]:
+def _lines(found: CommandReport, replays: Mapping[CommandTrial, str]) -> Iterator[str]:
     tried, rate = found.from_states, 60 * found.from_states / max(found.seconds, 1e-3)
     passed = sum(one.outcome is Outcome.PASS for one in found.tried)
     yield (
@@ -65,22 +65,25 @@ def _lines(found: CommandReport) -> Iterator[str]:
         f"{passed} starts came to the result of the uninterrupted run"
     )
     causes = causes_of(found)
-    for cause in causes[:_MOST_CAUSES]:
+    for cause in causes[:MOST_CAUSES]:
         yield ""
-        yield from _of_cause(cause)
-    if len(causes) > _MOST_CAUSES:
-        yield f"\nand {len(causes) - _MOST_CAUSES} more"
+        yield from _of_cause(cause, replays.get(cause.first))
+    if len(causes) > MOST_CAUSES:
+        yield f"\nand {len(causes) - MOST_CAUSES} more"
     yield from (f"\nnot judged: {one}" for one in found.not_judged)
 
 
-def _of_cause(cause: FailureCause) -> Iterator[str]:
+def _of_cause(cause: FailureCause, replay: str | None) -> Iterator[str]:
     first = cause.first
-    yield f"{cause.outcome}: {_sentence(cause)}"
+    yield f"{cause.outcome}: {sentence_of(cause)}"
     yield f"    first: {first.setting.text}"
     yield f"    states: {_counted(cause.members)}"
+    if replay is not None:
+        yield f"    replay: {replay}"
 
 
-def _sentence(cause: FailureCause) -> str:
+def sentence_of(cause: FailureCause) -> str:
+    """Returns the sentence that says what went wrong."""
     if cause.outcome is Outcome.LOST_WORK:
         return (
             f"it resumed at step {cause.first.resumed}, although it had resumed from a newer "

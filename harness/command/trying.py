@@ -20,6 +20,7 @@ from harness.command.outcome import CommandTrial, Setting, Standard, resumes_not
 from harness.command.states import LeftState, in_order_of_interest, states_of
 from harness.judge.outcome import Outcome
 from harness.run.command.command import Command, CommandError
+from harness.run.command.known import not_judged
 from harness.run.command.starting import Starts, Watched, prepared, prepared_again
 from harness.run.command.steps import check_expression
 from harness.run.command.uninterrupted import UNINTERRUPTED_S, Beginner, Say, Uninterrupted
@@ -71,11 +72,19 @@ class CommandReport:
 
 
 class CommandTest:
-    """One command under test in a folder of its own; `say` gets a line when something is known."""
+    """One command under test in a folder of its own; `say` gets a line when something is known.
 
-    def __init__(self, options: TryOptions, folder: Path, say: Say) -> None:
+    Every start sees its directory below `shown`. After a run, `uninterrupted` is what the starts
+    were compared with.
+    """
+
+    def __init__(
+        self, options: TryOptions, folder: Path, say: Say, *, shown: Path | None = None
+    ) -> None:
         self._options, self._folder, self._say = options, folder, say
         self._at_once = options.at_once
+        self._shown = shown or folder / "at"
+        self.uninterrupted: Uninterrupted | None = None
 
     def run(self) -> CommandReport:
         """Do all of it. Raises CommandError if the command cannot be tested."""
@@ -86,10 +95,13 @@ class CommandTest:
                 self._folder,
                 stack,
                 self._say,
-                cold=options.cold,
+                shown=self._shown,
                 limit_s=options.limit_s or UNINTERRUPTED_S,
             )
-            found = begin.begin(result=options.result, step_line=options.step_line)
+            found = begin.begin(
+                result=options.result, step_line=options.step_line, cold=options.cold
+            )
+            self.uninterrupted = found
             starts, watched = found.starts, found.watched
             standard = Standard(
                 reference=found.reference,
@@ -114,7 +126,8 @@ class CommandTest:
                 states=len(states),
                 seconds=seconds,
                 not_judged=(
-                    *_not_judged(standard, early),
+                    *_failed_early(early),
+                    *not_judged(found.reference, found.steps, found.leaked),
                     *watched.unseen,
                     *_elsewhere(watched.outside),
                 ),
@@ -163,7 +176,8 @@ class CommandTest:
         for number, fault in enumerate(islice(faults, self._options.most)):
             if time.monotonic() > until:
                 return
-            setting = Setting(kind="fault", place=fault.place, text=fault.text)
+            own = fault.strike.fault
+            setting = Setting(kind="fault", place=fault.place, text=fault.text, fault=own)
             folder = prepared(self._folder / f"fault{number}")
             struck = starts.watch(folder, limit_s=limit_s, strikes=(fault.strike,))
             if struck.fired and struck.ended.hung:
@@ -200,24 +214,13 @@ def _refuse_unsuccessful(tried: Sequence[CommandTrial]) -> None:
         )
 
 
-def _not_judged(standard: Standard, early: Sequence[CommandTrial]) -> Iterator[str]:
+def _failed_early(early: Sequence[CommandTrial]) -> Iterator[str]:
     if early:
         last = max(one.setting.place for one in early)
         yield (
             f"{len(early)} starts with the words of `--resume`, which failed up to operation {last}"
             ": there may be no checkpoint yet"
         )
-    if standard.steps is None:
-        yield (
-            "where it resumed: no line of its output has the number of a step; "
-            "`--step-line REGEX` says what to look for"
-        )
-    varies = standard.reference.varies
-    if standard.leaked:
-        left = ", ".join(standard.leaked)
-        yield f"processes that outlive it: the uninterrupted run leaves some as well: {left}"
-    if varies:
-        yield f"{', '.join(sorted(varies))}: two uninterrupted runs leave different ones"
 
 
 def _elsewhere(outside: Sequence[str]) -> Iterator[str]:

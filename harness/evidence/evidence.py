@@ -12,6 +12,7 @@ folder `run0`, `run1`, ... for each start of the job:
     cut.json          its contents just before the power was cut, if it was
     before.json       the actions on the checkpoint directory before the run, if any
     before.bin        the bytes that those wrote
+    result.json       what a command left, beside what the uninterrupted one leaves
 
 A folder `changed1` holds what a reference of run 1 recorded that makes the same change of
 arrangement as that run; it begins with the state of an earlier reference (`handed_over`).
@@ -38,6 +39,7 @@ from harness.plan.model import Plan
 WRITTEN = "written.bin"
 BEFORE = "before.bin"
 GIVEN = "given.bin"
+RESULT = "result.json"
 
 
 def changed_folder(run: int) -> str:
@@ -98,6 +100,21 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """The files and step lines of one start of a command, beside those of the uninterrupted one.
+
+    It is only compared if nothing struck and every rank ended in order. `differences` has a line
+    for each file that differs, `not_judged` one for each question that nothing could answer.
+    """
+
+    is_compared: bool
+    differences: tuple[str, ...]
+    first_step: int | None
+    other_line: str | None
+    not_judged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvidence:
     """One start of the job."""
 
@@ -116,6 +133,8 @@ class RunEvidence:
     cut: Cut | None = None
     stacks: dict[int, str] = field(default_factory=dict)
     """The stacks that ranks wrote when they hung, by rank."""
+    result: CommandResult | None = None
+    """The result of a command; None for another job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,10 @@ from typing import Any
 from harness.evidence.evidence import (
     BEFORE,
     GIVEN,
+    RESULT,
     WRITTEN,
     AtRest,
+    CommandResult,
     Cut,
     DirectoryEntry,
     Done,
@@ -130,7 +132,16 @@ def _read_run(folder: Path, ranks: int) -> RunEvidence:
         stacks={
             rank: text for rank in range(ranks) if (text := read_stacks(stacks_of(folder, rank)))
         },
+        result=_read_result(folder / RESULT),
     )
+
+
+def _read_result(path: Path) -> CommandResult | None:
+    if not path.exists():
+        return None
+    value = json.loads(path.read_text(encoding="utf-8"))
+    lists = {name: tuple(value[name]) for name in ("differences", "not_judged")}
+    return CommandResult(**{**value, **lists})
 
 
 def _read_cut(path: Path) -> Cut | None:

@@ -10,8 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.evidence.evidence import (
+    RESULT,
     WRITTEN,
     AtRest,
+    CommandResult,
     Cut,
     DirectoryEntry,
     Processes,
@@ -41,6 +43,11 @@ def write_trace(
 def write_processes(folder: Path, processes: Processes) -> None:
     """Write how the processes of one run ended."""
     (folder / "processes.json").write_text(json.dumps(asdict(processes)), encoding="utf-8")
+
+
+def write_result(folder: Path, result: CommandResult) -> None:
+    """Write how the result of one start of a command compares."""
+    (folder / RESULT).write_text(json.dumps(asdict(result)), encoding="utf-8")
 
 
 def write_listing(folder: Path, checkpoints: Path, *, name: str = "after") -> None:

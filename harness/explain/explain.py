@@ -16,7 +16,7 @@ from harness.explain.differences import describe_differences
 from harness.explain.moment import describe_not_durable, describe_operation, describe_ranks
 from harness.judge.history import replay
 from harness.judge.judge import Judgement, judge
-from harness.report.text import describe_stacks
+from harness.report.text import describe_job, describe_stacks
 
 _WIDTH = 118
 _MOST_DETAILS = 3
@@ -48,15 +48,10 @@ def explain(evidence: Evidence) -> str:
 
 
 def _what_ran(evidence: Evidence) -> str:
-    plan = evidence.plan
-    mode = plan.checkpoint.async_mode if plan.checkpoint is not None else "never saves"
     ended = ", ".join(
         f"run {number} {list(run.processes.exits)}" for number, run in enumerate(evidence.runs)
     )
-    return (
-        f"{plan.workload.world} on {plan.workload.device}, checkpoints {mode}, "
-        f"{plan.implementation.name}; exit statuses: {ended}"
-    )
+    return f"{describe_job(evidence.plan)}; exit statuses: {ended}"
 
 
 def _broken(evidence: Evidence, judgement: Judgement) -> Iterator[str]:

@@ -246,6 +246,8 @@ def _idle(evidence: Evidence) -> Iterator[str]:
     if not event_logs or not all(event_logs):
         yield "a rank of it finished no step"
         return
+    if evidence.plan.command is not None:  # a probe need not say more
+        return
     for step in sorted(event_logs[0]):
         if not any(event_log[step].trained for event_log in event_logs if step in event_log):
             yield f"step {step}: no parameter had a gradient on any rank"
@@ -325,6 +327,26 @@ def _asked_after(point: Point, event_log: EventLog) -> int | None:
     return point.step
 
 
+def _began_too_early(evidence: Evidence) -> Iterator[str]:
+    wanted, number = evidence.plan.expect.first_step, len(evidence.plan.runs) - 1
+    if wanted is None or len(evidence.runs) <= number:
+        return
+    result = evidence.runs[number].result
+    found = None if result is None else result.first_step
+    if found is not None and found < wanted:
+        yield f"run {number}: its first step line is of step {found}, expected {wanted} or later"
+
+
+def _other_results(evidence: Evidence) -> Iterator[str]:
+    """Yields each file of a command's result that is not as in the uninterrupted run."""
+    for number, run in enumerate(evidence.runs):
+        if run.result is None:
+            continue
+        yield from (f"run {number}: {one}" for one in run.result.differences)
+        if run.result.differences and run.result.other_line is not None:
+            yield f"run {number}: the first other step line is `{run.result.other_line}`"
+
+
 def _signal(evidence: Evidence, number: int) -> str:
     asked = (one.fault.asks_to_end for one in fired_strikes(evidence, number))
     return " and ".join(sorted({signal for signal in asked if signal is not None}))
@@ -400,6 +422,21 @@ CHECKS = (
         outcome=Outcome.LOST_WORK,
         needs=(EvidenceKind.TREE,),
         is_asked=displaced.is_asked,
+    ),
+    Check(
+        name="first_step",
+        sentence="The last run goes on from where an earlier interruption could have left it.",
+        look=lambda evidence, _: _began_too_early(evidence),
+        outcome=Outcome.LOST_WORK,
+        is_asked=lambda evidence: evidence.plan.expect.first_step is not None,
+    ),
+    Check(
+        name="same_result",
+        sentence="A command that was interrupted and started again leaves the result of one that "
+        "was not.",
+        look=lambda evidence, _: _other_results(evidence),
+        outcome=Outcome.SILENT_DIVERGENCE,
+        is_asked=lambda evidence: evidence.plan.command is not None,
     ),
     # Two guards, because a start that was not refused is another failure than a wrong refusal.
     Check(

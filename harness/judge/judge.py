@@ -60,7 +60,13 @@ def judge(evidence: Evidence) -> Judgement:
 
 
 def _describe_resume(run: RunEvidence) -> str:
-    """Describes where the ranks of a run resumed: one step if they agree."""
+    """Describes where the ranks of a run resumed: one step if they agree.
+
+    Of a command, only the step of its first line is known.
+    """
+    if run.result is not None:
+        first = run.result.first_step
+        return "no step line" if first is None else f"first line of step {first}"
     steps = set(resumed_steps(run))
     texts = sorted(describe_step(step) for step in steps)
     return " and ".join(texts) or "no step"

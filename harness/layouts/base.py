@@ -42,6 +42,8 @@ class Layout(ABC):
     """The files that are pickles or contain one."""
     states: ClassVar[frozenset[str]] = frozenset()
     """Which of `freeze` and `tokens_seen` a checkpoint states."""
+    is_closed: ClassVar[bool] = True
+    """Whether every other name in the directory is a leftover."""
 
     # Names.
 
@@ -66,6 +68,7 @@ class Layout(ABC):
 
     @cached_property
     def _anywhere(self) -> re.Pattern[str]:
+        """The name of a checkpoint, wherever it occurs; its group is the step."""
         return re.compile(re.escape(self.prefix) + r"([0-9]+)")
 
     @property

@@ -15,6 +15,7 @@ class UnknownLayout(Layout):
     name: ClassVar[str] = "unknown"
     prefix: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    is_closed: ClassVar[bool] = False
 
     def step_of(self, name: str) -> int | None:  # noqa: ARG002
         """Returns None: no name is a checkpoint's."""

@@ -34,7 +34,7 @@ class Given:
 
 
 def default_scenarios(root: Path, *, gpus: int) -> tuple[Given, ...]:
-    """Returns all scenarios that run here by default. Raises ScenarioError."""
+    """Returns all scenarios of a manager that run here by default. Raises ScenarioError."""
     found = [
         one for path in sorted(root.rglob("*.yaml")) for one in _of_file(path, root, gpus=gpus)
     ]
@@ -59,8 +59,7 @@ def _of_file(path: Path, root: Path, *, gpus: int) -> Iterator[Given]:
 
 
 def _runs_here(scenario: Scenario, *, gpus: int) -> bool:
-    """Whether it is not marked `long`, and needs no GPU that is missing."""
+    """Whether it has a manager to test, is not marked `long`, and needs no GPU that is missing."""
     explore = scenario.explore
-    return (scenario.device != "cuda" or gpus > 0) and (
-        explore is None or explore.budget is not None
-    )
+    is_long = explore is not None and explore.budget is None
+    return scenario.job is None and not is_long and (scenario.device != "cuda" or gpus > 0)

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.faults.strike import Strike, make_strike
-from harness.plan.model import Implementation, OperatorAction, Plan, RunPlan, Workload
+from harness.plan.model import (
+    COMMAND_JOB,
+    DEFAULT_JOB,
+    PROBED_JOB,
+    CommandPlan,
+    Implementation,
+    OperatorAction,
+    Plan,
+    RunPlan,
+    Workload,
+)
+from harness.promises import ALL
 from harness.scenario.schema import Expect, Run, Scenario
 from harness.world import World
 
@@ -14,11 +25,14 @@ def make_plan(
     scenario: Scenario, *, source: str, implementation: Implementation, gpus: int = 0
 ) -> Plan:
     """Returns the plan of a scenario. `source` names its file, `gpus` counts those of this
-    machine."""
+    machine. A scenario of a command does not use the implementation."""
+    command = _plan_command(scenario)
     workload = Workload(
         seed=scenario.seed,
         device=choose_device(scenario, gpus=gpus),
-        world=scenario.world,
+        world=scenario.world
+        if scenario.job is None
+        else World(dp_shard=scenario.job.ranks_of(None)),
         model=scenario.model,
         optimizer=scenario.optimizer,
         learning_rate=scenario.learning_rate,
@@ -34,12 +48,40 @@ def make_plan(
         name=scenario.name,
         source=source,
         workload=workload,
-        checkpoint=scenario.checkpoint,
-        implementation=implementation,
+        checkpoint=scenario.checkpoint if command is None else None,
+        implementation=implementation if command is None else _unnamed(scenario),
         runs=tuple(_plan_run(scenario, number) for number in range(len(scenario.runs))),
         expect=scenario.expect,
+        job=DEFAULT_JOB if command is None else PROBED_JOB if command.job.probe else COMMAND_JOB,
+        command=command,
         launcher=scenario.launcher,
         mount=scenario.filesystem,
+    )
+
+
+def _plan_command(scenario: Scenario) -> CommandPlan | None:
+    if scenario.job is None:
+        return None
+    return CommandPlan(
+        job=scenario.job,
+        layout=scenario.layout,
+        result=scenario.result,
+        step_line=scenario.step_line,
+    )
+
+
+def _unnamed(scenario: Scenario) -> Implementation:
+    """Returns what a command can be blamed for.
+
+    Only where the scenario cuts the power must what it names survive that; and without a probe
+    nobody knows whether it would have read what it does not name.
+    """
+    faults = [fault for run in scenario.runs for fault in run.faults]
+    explored = scenario.explore is not None and "power_cut" in scenario.explore.chosen_faults
+    is_cut = explored or any(fault.disk is not None for fault in faults)
+    left_out = {"every_instant", *([] if is_cut else ["power_cuts"])}
+    return Implementation(
+        name=COMMAND_JOB, promises=tuple(one for one in ALL if one not in left_out)
     )
 
 
@@ -77,11 +119,15 @@ def choose_device(scenario: Scenario, *, gpus: int) -> Literal["cpu", "cuda"]:
 
 def _plan_run(scenario: Scenario, number: int) -> RunPlan:
     run = scenario.runs[number]
-    world = run.world or scenario.world
+    own = run.world
+    if run.nproc is not None:
+        own = scenario.world_of(run)
     return RunPlan(
         until_step=run.until_step,
+        command=run.command,
+        nproc=run.nproc,
         load_step=run.load_step,
-        world=run.world,
+        world=own,
         model=run.model,
         freeze=run.freeze,
         learning_rate=run.learning_rate,
@@ -94,7 +140,7 @@ def _plan_run(scenario: Scenario, number: int) -> RunPlan:
         ),
         refused=run.refused,
         host=run.host,
-        strikes=_plan_strikes(run, number, world),
+        strikes=_plan_strikes(run, number, scenario.world_of(run)),
     )
 
 

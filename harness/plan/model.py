@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Literal
 
 from harness.faults.actions import Action, Relocate
 from harness.faults.strike import Strike
 from harness.layouts.base import Layout
 from harness.layouts.registry import DEFAULT, LAYOUTS
+from harness.layouts.unknown import UnknownLayout
+from harness.layouts.worded import WordedLayout
 from harness.part import Decided
 from harness.promises import ALL
+from harness.scenario.command import CheckpointNames, CommandJob
 from harness.scenario.devices import SHARING
 from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import (
@@ -30,7 +34,11 @@ from harness.words import HOSTS, OPTIMIZERS
 from harness.world import World
 
 DEFAULT_JOB = "training"
-"""The name of the built-in job, which runs every scenario so far."""
+"""The name of the built-in job."""
+COMMAND_JOB = "command"
+"""The name of the job that is a command of the user's own."""
+PROBED_JOB = "probed"
+"""The name of the job that is such a command with a probe."""
 CHECKPOINTS = "checkpoints"
 """The name of the checkpoint directory in a run directory, until it is relocated."""
 EXECUTED = "executed"
@@ -106,9 +114,12 @@ class RunPlan(Decided):
     """One start of the job. Settings of the job are None if they are the workload's.
 
     `deadline_s` is how long the run can be silent; None lets the machine decide when it runs.
+    `command` and `nproc` are other words and processes of a command, which has no `until_step`.
     """
 
-    until_step: int
+    until_step: int = 0
+    command: tuple[str, ...] | None = None
+    nproc: int | None = None
     load_step: int | None = None
     world: World | None = None
     model: Wrapping | None = None
@@ -148,11 +159,37 @@ class Implementation(Decided):
         return self.path is not None or self.name != Implementation().name
 
 
+class CommandPlan(Decided):
+    """A user's command, and what is known about the files and lines that it leaves."""
+
+    job: CommandJob
+    layout: CheckpointNames | None = None
+    result: tuple[str, ...] = ()
+    step_line: str | None = None
+
+    def key(self) -> str:
+        """Identifies what its uninterrupted runs show."""
+        text = self.job.model_copy(update={"ranks": None}).model_dump_json()
+        text += json.dumps([self.result, self.step_line])
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def directory_layout(self) -> Layout:
+        """Returns the layout of its checkpoint directory."""
+        if self.layout is None:
+            return UnknownLayout()
+        return WordedLayout(
+            checkpoints=self.layout.checkpoints,
+            complete=self.layout.complete,
+            pointer=self.layout.pointer_name,
+        )
+
+
 class Plan(Decided):
     """A scenario made concrete. `checkpoint` is None for a reference run, which never saves.
 
-    `job` names what runs in the ranks (`harness.jobs.registry`). The first `past` runs took place
-    elsewhere: the plan begins with what they left.
+    `job` names what runs in the ranks (`harness.jobs.registry`), `command` says more of one that
+    the user brings. The first `past` runs took place elsewhere: the plan begins with what they
+    left.
     """
 
     name: str
@@ -163,6 +200,7 @@ class Plan(Decided):
     runs: tuple[RunPlan, ...]
     expect: Expect
     job: str = DEFAULT_JOB
+    command: CommandPlan | None = None
     launcher: LauncherSettings = LauncherSettings()
     mount: Filesystem | None = None
     past: int = 0
@@ -174,7 +212,14 @@ class Plan(Decided):
     @property
     def layout(self) -> Layout:
         """The layout of its checkpoint directory."""
+        if self.command is not None:
+            return self.command.directory_layout()
         return LAYOUTS[self.implementation.layout]
+
+    @property
+    def chosen(self) -> Implementation:
+        """The implementation to name on a command line: none if the job is a command."""
+        return self.implementation if self.command is None else Implementation()
 
     def within(self, deadline_s: float) -> Plan:
         """Returns the plan with this silence limit for its runs, whatever the machine would
@@ -282,4 +327,6 @@ class Plan(Decided):
     def reference_key(self) -> str:
         """Identifies the training: one reference run serves all plans with the same key."""
         text = self.workload.on_one_node().model_dump_json() + HANDED_OVER * self.asks_handover
+        if self.command is not None:
+            return self.command.key()
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from harness.plan.model import Plan, RunPlan
+from harness.plan.model import CommandPlan, Plan, RunPlan
 from harness.scenario.schema import Checkpoint, Run, Scenario
 
 
 def unmake_plan(plan: Plan) -> Scenario:
     """Returns a scenario whose plan is this one. Its device is left to the machine."""
     workload = plan.workload
+    if plan.command is not None:
+        return _unmake_command(plan, plan.command)
     return Scenario(
         name=plan.name,
         seed=workload.seed,
@@ -30,9 +32,25 @@ def unmake_plan(plan: Plan) -> Scenario:
     )
 
 
+def _unmake_command(plan: Plan, command: CommandPlan) -> Scenario:
+    return Scenario(
+        name=plan.name,
+        seed=plan.workload.seed,
+        job=command.job,
+        layout=command.layout,
+        result=command.result,
+        step_line=command.step_line,
+        filesystem=plan.mount,
+        runs=tuple(_unmake_run(run).model_copy(update={"world": None}) for run in plan.runs),
+        expect=plan.expect,
+    )
+
+
 def _unmake_run(run: RunPlan) -> Run:
     return Run(
         until_step=run.until_step,
+        command=run.command,
+        nproc=run.nproc,
         load_step=run.load_step,
         world=run.world,
         model=run.model,

@@ -7,12 +7,13 @@ how to reproduce it.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.evidence.evidence import Evidence
+from harness.evidence.evidence import Evidence, RunEvidence
 from harness.evidence.record import Raised
 from harness.judge.event_logs import killed_ranks
 from harness.judge.judge import Judgement
@@ -54,20 +55,36 @@ def describe(
 
 def _where(evidence: Evidence) -> Iterator[str]:
     plan = evidence.plan
-    workload = plan.workload
-    mode = plan.checkpoint.async_mode if plan.checkpoint is not None else "never saves"
-    yield f"{workload.world} on {workload.device}, checkpoints {mode}, {plan.implementation.name}"
+    yield describe_job(plan)
     for number, run in enumerate(evidence.runs):
         yield from _by_operator(evidence, number)
         exits = ", ".join(str(status) for status in run.processes.exits)
         yield (
             f"run {number}: {_other_world(plan, number)}{len(run.operations)} operations, "
-            f"exits [{exits}], {run.processes.seconds:.1f} s"
+            f"exits [{exits}], {run.processes.seconds:.1f} s{_result(run)}"
         )
         yield from _power(evidence, number)
     yield from _by_operator(evidence, len(evidence.runs))
     yield f"evidence: {evidence.directory}"
     yield f"what happened: python -m harness explain {evidence.directory}"
+
+
+def describe_job(plan: Plan) -> str:
+    """Describes what runs in the ranks, in one line."""
+    if plan.command is not None:
+        job = plan.command.job
+        several = "" if job.nproc == 1 else f"{job.nproc} processes of "
+        return several + shlex.join(job.command)
+    workload = plan.workload
+    mode = plan.checkpoint.async_mode if plan.checkpoint is not None else "never saves"
+    return f"{workload.world} on {workload.device}, checkpoints {mode}, {plan.implementation.name}"
+
+
+def _result(run: RunEvidence) -> str:
+    """Returns how the result of a command compares, if it was compared."""
+    if run.result is None or not run.result.is_compared:
+        return ""
+    return ", another result" if run.result.differences else ", the same result"
 
 
 def _power(evidence: Evidence, run: int) -> Iterator[str]:
@@ -162,17 +179,27 @@ def _both_ends(lines: list[str]) -> list[str]:
 
 
 def _last_words(evidence: Evidence) -> Iterator[str]:
-    """Yields the end of the output of ranks that died by a signal which no strike sent."""
+    """Yields the end of the output of ranks that died by a signal which no strike sent.
+
+    Of a command, which records no exception, also of ranks that failed.
+    """
     for number, run in enumerate(evidence.runs):
         sent = killed_ranks(evidence, number) | {*run.processes.hung, *run.processes.stopped}
         for rank, status in enumerate(run.processes.exits):
-            if status >= 0 or rank in sent:
+            failed = status < 0 or (status > 0 and evidence.plan.command is not None)
+            if not failed or rank in sent:
                 continue
-            name = signal.strsignal(-status)
-            yield f"  run {number}, rank {rank}, signal {-status}{f' ({name})' if name else ''}:"
+            yield f"  run {number}, rank {rank}, {_end(status)}:"
             log = Path(evidence.directory, f"run{number}", f"rank{rank}.log")
             text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
             yield from (f"    {line}" for line in text.rstrip().splitlines()[-_MOST_LOG_LINES:])
+
+
+def _end(status: int) -> str:
+    if status > 0:
+        return f"exit status {status}"
+    name = signal.strsignal(-status)
+    return f"signal {-status}{f' ({name})' if name else ''}"
 
 
 def _yaml(source: Source) -> Iterator[str]:

@@ -17,16 +17,18 @@ from harness.evidence.write import (
     write_at_rest,
     write_listing,
     write_processes,
+    write_result,
     write_trace,
 )
 from harness.plan.make import reference_plan
-from harness.plan.model import CHECKPOINTS, HANDED_OVER, LEASED, Plan
+from harness.plan.model import CHECKPOINTS, HANDED_OVER, LEASED, CommandPlan, Plan
 from harness.plan.place import need_of
 from harness.run.at_rest import do_at_rest
 from harness.run.backing import Backing, Folder, stand
 from harness.run.beginning import Beginning, begin
 from harness.run.broker import ResourceLease
 from harness.run.changed import add_changed_references, copy_reference
+from harness.run.command.host import CommandHost
 from harness.run.launch.launch import Launch
 from harness.run.launches import launches
 from harness.run.services import Services
@@ -52,6 +54,8 @@ def execute(
     HarnessError if the harness itself fails.
     """
     directory = directory.resolve()
+    if plan.command is not None:
+        return _execute_command(plan, plan.command, directory, services, beginning)
     services.server()  # booted outside of the mounts that belong to one scenario
     plan = services.broker.machine.place(plan)
     with services.broker.lease(need_of(plan)) as lease:
@@ -73,15 +77,47 @@ def execute(
     return read_evidence(directory)
 
 
-def _run_all(plan: Plan, directory: Path, services: Services, backing: Backing) -> None:
+def _execute_command(
+    plan: Plan,
+    command: CommandPlan,
+    directory: Path,
+    services: Services,
+    beginning: Beginning | None,
+) -> Evidence:
+    """Carry out the plan of a command; see `execute`. Raises CommandError, too."""
+    host = services.command(command, plan.reference_key())  # before any mount of this scenario
+    with services.broker.lease(need_of(plan)) as lease:
+        (directory / "reference").mkdir(parents=True)
+        host.copy_reference(directory / "reference")
+        _prepare(plan, directory, lease)
+        with stand(plan, directory) as backing:
+            if beginning is not None:
+                begin(beginning, directory, disk=plan.filesystem)
+            _run_all(plan, directory, services, backing, host)
+    return read_evidence(directory)
+
+
+def _run_all(
+    plan: Plan,
+    directory: Path,
+    services: Services,
+    backing: Backing,
+    command: CommandHost | None = None,
+) -> None:
     earlier: list[Operation] = []
     promises = plan.implementation.promises
-    with launches(plan, directory, services, mounts=backing.mounts, hosts=backing.hosts) as starts:
+    mounts, hosts = backing.mounts, backing.hosts
+    with launches(plan, directory, services, mounts=mounts, hosts=hosts, command=command) as starts:
         for number, run in list(enumerate(plan.runs))[plan.past :]:
             if not starts.goes_on_to(number) or not _at_rest(plan, number, directory, earlier):
                 break
-            trace, processes = run_start(plan, number, directory, starts.launch(number), backing)
+            trace, processes = run_start(
+                plan, number, directory, starts.launch(number), backing, command
+            )
             fired = {one.strike for one in trace.fired}
+            if command is not None:
+                result = command.result(directory, number, processes, fired=bool(fired))
+                write_result(directory / f"run{number}", result)
             hung = processes.hung and ("deadlines" in promises or not fired)
             if hung or fired < {one.id for one in run.strikes}:
                 break
@@ -144,16 +180,24 @@ def _prepare(plan: Plan, directory: Path, lease: ResourceLease) -> None:
 
 
 def run_start(
-    plan: Plan, number: int, directory: Path, launch: Launch, backing: Backing | None = None
+    plan: Plan,
+    number: int,
+    directory: Path,
+    launch: Launch,
+    backing: Backing | None = None,
+    command: CommandHost | None = None,
 ) -> tuple[Trace, Processes]:
     """Run one start of the job in a prepared run directory, in which the run's folder exists."""
     run = plan.runs[number]
     folder, root = directory / f"run{number}", directory / plan.folder_of(number)
     under = backing or Folder()
     reference = read_reference(directory)
+    launched = 0 if command is None else command.launched(plan, number)
     watch = Watch(
         folder=folder,
         root=root,
+        called=None if command is None else command.directory,
+        launched=launched,
         ranks=plan.workload_of(number).world.size,
         layout=plan.layout,
         strikes=run.strikes,
@@ -168,6 +212,8 @@ def run_start(
     trace = supervisor.trace
     with closing(trace.written) as written:
         processes = supervisor.run()
+        if command is not None:
+            processes = command.seen(processes, launched)
         under.end_run(trace, folder)
         written.settle()
     unseen = [*trace.unseen, *trace.written.problems]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.plan.model import Plan
+from harness.run.command.host import CommandHost
 from harness.run.launch.launch import Launch
 from harness.run.launch.launcher import Launcher
 from harness.run.launch.local import LocalLaunch
@@ -15,6 +16,26 @@ from harness.run.launch.rank_shims import RankShims
 from harness.run.server import Start
 from harness.run.services import Services
 from harness.system.host import Host
+
+
+class CommandLaunches:
+    """The starts of one scenario of a command."""
+
+    def __init__(
+        self, plan: Plan, directory: Path, host: CommandHost, *, mounts: str | None
+    ) -> None:
+        self._plan, self._directory, self._host, self._mounts = plan, directory, host, mounts
+
+    def goes_on_to(self, run: int) -> bool:  # noqa: ARG002
+        """Whether a run can take place: each is a start of its own."""
+        return True
+
+    def launch(self, run: int) -> Launch:
+        """Start the command."""
+        return self._host.launch(self._plan, run, self._directory, self._mounts)
+
+    def close(self) -> None:
+        """Has nothing to end."""
 
 
 class Launches:
@@ -88,12 +109,18 @@ def launches(
     *,
     mounts: str | None = None,
     hosts: Mapping[str, Host] | None = None,
-) -> Iterator[Launches]:
+    command: CommandHost | None = None,
+) -> Iterator[Launches | CommandLaunches]:
     """Provides the starts of one scenario; nothing of them is left when it is over.
 
     `mounts` is the namespace with the mounts of the ranks' hosts, or of a disk whose power is cut.
+    `command` is given if the job is a command.
     """
-    found = Launches(plan, directory, services, mounts=mounts, hosts=hosts)
+    found: Launches | CommandLaunches
+    if command is not None:
+        found = CommandLaunches(plan, directory, command, mounts=mounts)
+    else:
+        found = Launches(plan, directory, services, mounts=mounts, hosts=hosts)
     try:
         yield found
     finally:

@@ -392,22 +392,20 @@ class Performer:
         return request
 
     def _two_names(
-        self, kind: str, source: str, target: str, call: Callable[[], object]
+        self, n: Notification, kind: str, names: tuple[str, str], call: Callable[[str, str], object]
     ) -> Request | None:
+        source, target = names
         inside, into = self._tree.relative(source), self._tree.relative(target)
         if inside is None and into is None:
+            self.outside.note(source)
+            self.outside.note(target)
             return None
-        if (inside is None or into is None) and self._tree.called != self._tree.root:
-            # For the ranks it is another mount, even where it is one file system for us.
-            return Request(
-                kind=kind,
-                path=inside or source,
-                target=into or target,
-                perform=_refuse(errno.EXDEV),
-            )
+        if inside is None or into is None:
+            # Only in the caller's own mounts are both names sure to be those that it means.
+            names = (self._tree.theirs(n.thread, source), self._tree.theirs(n.thread, target))
 
         def perform() -> int:
-            call()
+            call(*names)
             return 0
 
         return Request(kind=kind, path=inside or source, target=into or target, perform=perform)
@@ -420,19 +418,21 @@ class Performer:
         else:
             old_at, old, new_at, new, flags = n.arguments[:5]
             flags = flags if n.call == "renameat2" else 0
-        source, target = self._named(n, old_at, old), self._named(n, new_at, new)
+        names = self._named(n, old_at, old), self._named(n, new_at, new)
         if flags:
             kind = "exchange" if flags & EXCHANGE else "rename"
-            return self._two_names(kind, source, target, lambda: renameat2(source, target, flags))
-        return self._two_names("rename", source, target, lambda: os.rename(source, target))
+            return self._two_names(
+                n, kind, names, lambda source, target: renameat2(source, target, flags)
+            )
+        return self._two_names(n, "rename", names, os.rename)
 
     def _link(self, n: Notification) -> Request | None:
         if n.call == "link":
             old_at, old, new_at, new = _AT_FDCWD, n.arguments[0], _AT_FDCWD, n.arguments[1]
         else:
             old_at, old, new_at, new = n.arguments[:4]
-        source, target = self._named(n, old_at, old), self._named(n, new_at, new)
-        return self._two_names("link", source, target, lambda: os.link(source, target))
+        names = self._named(n, old_at, old), self._named(n, new_at, new)
+        return self._two_names(n, "link", names, os.link)
 
     def _symlink(self, n: Notification) -> Request | None:
         if n.call == "symlink":

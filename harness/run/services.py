@@ -10,7 +10,10 @@ from types import TracebackType
 
 from filelock import FileLock
 
+from harness.plan.model import CommandPlan
 from harness.run.broker import Broker, lease_folder
+from harness.run.command.host import CommandHost, run_uninterrupted, write_uninterrupted
+from harness.run.command.uninterrupted import Uninterrupted
 from harness.run.launch.cluster import Cluster
 from harness.run.machine import this_machine
 from harness.run.server import ForkServer
@@ -28,6 +31,7 @@ class Services:
         self.broker = broker or Broker(lease_folder(), this_machine())
         self._server: ForkServer | None = None
         self._cluster: Cluster | None = None
+        self._commands: dict[str, CommandHost] = {}
 
     def cluster(self) -> Cluster:
         """Returns a SLURM cluster, started on first use."""
@@ -58,6 +62,33 @@ class Services:
             self._server = server
         return self._server
 
+    def shown(self, key: str) -> Path:
+        """Returns where the starts of a command see its directory."""
+        return self.root / "shown" / key
+
+    def command(
+        self, plan: CommandPlan, key: str, found: Uninterrupted | None = None
+    ) -> CommandHost:
+        """Returns the host of a command, which is run without a fault on first use.
+
+        `found` is given if that has been done. Raises CommandError if the command cannot be tested.
+        """
+        if key not in self._commands:
+            shown = self.shown(key)
+
+            def produce(folder: Path) -> None:
+                if found is None:
+                    run_uninterrupted(plan, folder, shown)
+                else:
+                    write_uninterrupted(folder, found)
+
+            known = self.reference(f"command-{key}", produce)
+            shown.mkdir(parents=True, exist_ok=True)
+            raise_descriptor_limit()
+            own = Path(tempfile.mkdtemp(prefix=f"command-{key}-", dir=self.root))
+            self._commands[key] = CommandHost(plan, known, shown, own)
+        return self._commands[key]
+
     def reference(self, key: str, produce: Callable[[Path], None]) -> Path:
         """Returns the folder of the reference run `key`; `produce` fills it on first use."""
         shared = self.root / "references"
@@ -73,13 +104,15 @@ class Services:
         return done
 
     def close(self) -> None:
-        """End the server and the cluster, if they were started."""
+        """End the servers and the cluster, if they were started."""
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None
         if self._server is not None:
             self._server.close()
             self._server = None
+        while self._commands:
+            self._commands.popitem()[1].close()
 
     def __enter__(self) -> Services:
         return self

@@ -52,13 +52,13 @@ class Watch:
     """The task of a supervisor: the job's directories and its planned strikes.
 
     `folder` is the run's own folder, where the ranks write their records; `root` is the checkpoint
-    directory. If no rank has recorded anything for `deadline_s` by the clock of the run, the
-    remaining ones are ended and reported as hung. `survivors_s` is how long ranks can go on after
-    another has died. `places` is where the supervisor reaches the directory as the ranks of the job
-    see it, and then as those of a second job do; empty if they see it directly. `cut_power` lets
-    nothing more reach the disk under the directory. `ends_saves` names the kinds of records after
-    which a rank has no save under way. `launched` is the number of ranks if the harness starts only
-    their launcher.
+    directory, which the ranks see at `called` if that is another path. If no rank has recorded
+    anything for `deadline_s` by the clock of the run, the remaining ones are ended and reported as
+    hung. `survivors_s` is how long ranks can go on after another has died. `places` is where the
+    supervisor reaches the directory as the ranks of the job see it, and then as those of a second
+    job do; empty if they see it directly. `cut_power` lets nothing more reach the disk under the
+    directory. `ends_saves` names the kinds of records after which a rank has no save under way.
+    `launched` is the number of ranks if the harness starts only their launcher.
     """
 
     folder: Path
@@ -70,13 +70,14 @@ class Watch:
     cut_power: Callable[[str], None]
     survivors_s: float = SURVIVORS_S
     places: tuple[Path, ...] = ()
+    called: Path | None = None
     seed: int = 0
     ends_saves: frozenset[str] = frozenset({"drained"})
     launched: int = 0
 
     def performers(self, records: dict[str, int], outside: Outside) -> tuple[Performer, ...]:
         """Returns the performers for the job, and for a second job on another mount."""
-        called, serials = str(self.root), itertools.count(1)
+        called, serials = str(self.called or self.root), itertools.count(1)
         return tuple(
             Performer(
                 str(place),

@@ -66,6 +66,7 @@ def missing_for(plan: Plan) -> str | None:
         or (network.missing() if spread else None)
         or (wall_clock.missing() if apart else None)
         or (missing_fuse() if plan.hosts else None)
+        or (missing_mounts() if plan.command is not None else None)
         or this_machine().lacks(plan)
     )
 

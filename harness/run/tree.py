@@ -57,6 +57,12 @@ class WatchedTree:
             return path
         return self.root + path[len(self.called) :]
 
+    def theirs(self, thread: int, path: str) -> str:
+        """Returns the place of a supervisor's path in the thread's own mounts."""
+        if self.relative(path) is not None:
+            path = self.called + path[len(self.root) :]
+        return f"/proc/{thread}/root{path}"
+
     def opened(self, thread: int, descriptor: int) -> str:
         """Returns the path of what a thread has open."""
         return self.here(os.readlink(f"/proc/{thread}/fd/{signed(descriptor)}"))

@@ -10,6 +10,7 @@ from harness.faults.point import Point
 from harness.faults.registry import AnyFault
 from harness.part import Place
 from harness.scenario.between import find_impossible_between
+from harness.scenario.commands import find_impossible_command
 from harness.scenario.cuts import find_impossible_cuts
 from harness.scenario.devices import RANKS_PER_GPU
 from harness.scenario.errors import choices
@@ -37,6 +38,25 @@ _MODULES = {
 
 def find_impossible(scenario: Scenario, *, gpus: int) -> Iterator[Finding]:
     """Yields everything that cannot happen, given the GPUs of this machine."""
+    unfit = list(find_impossible_command(scenario))
+    if unfit:
+        yield from unfit
+    elif scenario.job is not None:
+        yield from _around_a_command(scenario)
+    else:
+        yield from _of_the_built_in_job(scenario, gpus)
+
+
+def _around_a_command(scenario: Scenario) -> Iterator[Finding]:
+    for number in range(len(scenario.runs)):
+        yield from _run(scenario, number)
+    yield from find_impossible_between(scenario)
+    yield from find_impossible_cuts(scenario)
+    yield from find_impossible_hosts(scenario)
+    yield from _explore(scenario)
+
+
+def _of_the_built_in_job(scenario: Scenario, gpus: int) -> Iterator[Finding]:
     yield from _world(scenario, gpus)
     yield from _model_and_data(scenario)
     yield from find_impossible_layout(scenario)
@@ -149,14 +169,15 @@ def _run(scenario: Scenario, number: int) -> Iterator[Finding]:
     run, place = scenario.runs[number], ("runs", number)
     yield from _load_step(scenario, number)
     yield from _beside(scenario, number)
-    world, around = run.world or scenario.world, _surroundings(scenario, number)
+    world, around = scenario.world_of(run), _surroundings(scenario, number)
     for n, fault in enumerate(run.faults):
         inside: Place = (*place, "faults", n)
         rank = getattr(fault.settings, "rank", None)
         yield from _rank(world, (*inside, fault.word, "rank"), rank)
         yield from _rank(world, (*inside, "at", "rank"), fault.at.rank)
-        yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
-        yield from _period(scenario, number, (*inside, "at"), fault.at)
+        if scenario.job is None:
+            yield from _point(scenario.checkpoint, run, (*inside, "at"), fault.at)
+            yield from _period(scenario, number, (*inside, "at"), fault.at)
         for below, text in fault.impossible(around):
             yield (*inside, *below), text
 
@@ -168,7 +189,7 @@ def _surroundings(scenario: Scenario, number: int) -> Surroundings:
         until_step=run.until_step,
         saves=_most_saves(scenario.checkpoint, run),
         goes_on=scenario.checkpoint.on_error == "go_on",
-        ranks=(run.world or scenario.world).size,
+        ranks=scenario.world_of(run).size,
         most_ranks=MOST_CPU_RANKS,
         is_requeued=launcher.kind == "slurm" and again,
         saves_in_background=scenario.checkpoint.async_mode != "disabled",
@@ -300,7 +321,7 @@ def _explore(scenario: Scenario) -> Iterator[Finding]:
             f"run {explore.run} is already ended by a fault, so it cannot be explored",
         )
     for number, rank in enumerate(explore.ranks):
-        world = scenario.runs[min(explore.run, runs - 1)].world or scenario.world
+        world = scenario.world_of(scenario.runs[min(explore.run, runs - 1)])
         yield from _rank(world, (*place, "ranks", number), rank)
     if scenario.expect.resumed_from_step is not None:
         text = "each strike resumes from a different step: leave `resumed_from_step` out"

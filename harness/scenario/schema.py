@@ -14,6 +14,7 @@ from harness.faults.actions import Action
 from harness.faults.base import expression
 from harness.faults.registry import AnyFault
 from harness.part import Part
+from harness.scenario.command import CheckpointNames, CommandJob
 from harness.scenario.exploration import Explore
 from harness.scenario.filesystem import Filesystem as Filesystem
 from harness.scenario.launcher import AnyLauncher, LauncherSettings
@@ -93,7 +94,13 @@ class FreezePlan(Part):
 class Run(Part):
     """One start of the job in the same checkpoint directory."""
 
-    until_step: int = Field(ge=1)
+    until_step: int = Field(
+        0, ge=0, description="the last step; left out if the job is a command, which has its own"
+    )
+    command: tuple[str, ...] | None = Field(
+        None, min_length=1, description="other words of a command, as of another version"
+    )
+    nproc: int | None = Field(None, ge=1, description="another number of processes of a command")
     load_step: int | None = Field(
         None, ge=0, description="load this checkpoint instead of the newest"
     )
@@ -137,6 +144,9 @@ class Expect(Part):
     resumed_from_step: int | tuple[int | None, ...] | None = Field(
         None, description="the step the last run resumed from, or one for each run after the first"
     )
+    first_step: int | None = Field(
+        None, ge=0, description="no step line of the last run is of an earlier step"
+    )
     properties: Literal["all"] | tuple[PropertyName, ...] = "all"
 
 
@@ -144,6 +154,19 @@ class Scenario(Part):
     """One file: a job, the faults that strike it, and what must still be true."""
 
     name: str = Field(min_length=1)
+    job: CommandJob | None = Field(
+        None, description="a training command of your own; default: the built-in job"
+    )
+    layout: CheckpointNames | None = Field(
+        None, description="the names in the directory of a command"
+    )
+    result: tuple[str, ...] = Field(
+        (),
+        description="patterns of the files that a command leaves; default: the newest checkpoint",
+    )
+    step_line: str | None = Field(
+        None, description="regular expression of a command's step lines; its group is the step"
+    )
     seed: int = 0
     world: World = World()
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -170,3 +193,9 @@ class Scenario(Part):
     runs: tuple[Run, ...] = Field(min_length=1)
     expect: Expect = Expect()
     explore: Explore | None = None
+
+    def world_of(self, run: Run) -> World:
+        """Returns the arrangement of the ranks of a run."""
+        if self.job is not None:
+            return World(dp_shard=self.job.ranks_of(run.nproc))
+        return run.world or self.world

@@ -107,9 +107,10 @@ def mount(source: str, place: str, kind: str, options: str) -> None:
 
 
 def bind(source: str, place: str) -> None:
-    """Shows a directory or a file at another place. Raises MountError."""
+    """Shows a directory, with what is mounted below it, or a file at another place. Raises
+    MountError."""
     texts = [text.encode() for text in (source, place)]
-    _call("mount", *texts, None, ctypes.c_ulong(_MS_BIND), None)
+    _call("mount", *texts, None, ctypes.c_ulong(_MS_BIND | _MS_REC), None)
 
 
 def unmount(place: str) -> None:

@@ -30,6 +30,8 @@ _WITH_REASON = {
     "harness/search/explore/strike.py": {"fail", "kill", "power_cut"},
     # So does a test of a user's command.
     "harness/command/live.py": {"fail", "kill", "sigterm"},
+    # Its failures strike as the states that they are from were left.
+    "harness/command/scenarios.py": {"kill", "power_cut", "short_write"},
     # An exploration says on which file system the power is cut.
     "harness/scenario/exploration.py": {"power_cut"},
     # The words in which a second job is refused.

@@ -66,7 +66,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
                 for one in _threads(event_log)
                 if one not in of_training | _OF_THE_PROCESS
             ]
-    if is_orderly(evidence.runs[-1]):
+    if history.layout.is_closed and is_orderly(evidence.runs[-1]):
         names = {path.partition("/")[0] for path in evidence.runs[-1].after} - {"."}
         strange = sorted(name for name in names if not history.layout.owned(name))
         leftovers += [

@@ -53,6 +53,9 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
                     operation=(moment.run, moment.index),
                     part="power_cuts" if suffix else None,
                 )
+    if all(moment.live.latest.state == "absent" for moment in history.moments) and not findings:
+        text = f"`{history.layout.pointer}` was not there at any instant"
+        return PROMISE.does_not_apply(text)
     return PROMISE.verdict(list(findings.values()), f"{len(history.moments)} instants looked at")
 
 

@@ -91,7 +91,7 @@ def judge(evidence: Evidence, history: History) -> Verdict:
             if rank >= len(evidence.reference):
                 findings.append(Finding(detail=f"run {which}: the reference has no rank {rank}"))
                 continue
-            words = partial(saved_words, evidence, which)
+            words = None if evidence.plan.command else partial(saved_words, evidence, which)
             difference, count = _first_difference(event_log, evidence.reference[rank], words)
             compared += count
             if difference is not None:
@@ -128,7 +128,7 @@ def _misstated_tokens(evidence: Evidence, history: History) -> Iterator[Finding]
 
 
 def _first_difference(
-    event_log: EventLog, reference: EventLog, words: Words
+    event_log: EventLog, reference: EventLog, words: Words | None
 ) -> tuple[str | None, int]:
     """Returns the first difference of one rank in one run, and how many steps were compared."""
     expected = steps(reference)
@@ -146,7 +146,7 @@ def _first_difference(
 
 
 def _at_start(
-    decision: Resumed, fresh: Resumed | None, expected: dict[int, Stepped], words: Words
+    decision: Resumed, fresh: Resumed | None, expected: dict[int, Stepped], words: Words | None
 ) -> str | None:
     # A loop can save before its first step: the uninterrupted run began with that state.
     wanted = expected.get(decision.step) if decision.step else fresh
@@ -155,6 +155,6 @@ def _at_start(
     if wanted is None:
         return f"{where}: the uninterrupted run has no such state"
     differences = state_differences(decision.state, wanted.state)
-    if not is_fresh:
+    if not is_fresh and words is not None:
         differences += values_differ(decision, wanted, words(decision.step or 0))
     return f"{where}: {'; '.join(differences)}" if differences else None

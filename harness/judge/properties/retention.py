@@ -49,6 +49,8 @@ PROMISE = Promise(
 def judge(evidence: Evidence, history: History) -> Verdict:
     """Count checkpoints at every instant, and at the end."""
     checkpoint = evidence.plan.checkpoint
+    if evidence.plan.command is not None:
+        return PROMISE.does_not_apply("how many a command keeps is not known")
     if checkpoint is None:
         return PROMISE.does_not_apply("the scenario saves nothing")
     if history.gaps:

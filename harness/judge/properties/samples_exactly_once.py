@@ -80,7 +80,7 @@ def _judge_singly(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
             return PROMISE.unknown(f"the uninterrupted run: {_repeated(references[stage])}")
         if repeated is not None:
             findings.append(Finding(detail=repeated))
-    return _verdict(chains, findings)
+    return _verdict(evidence, chains, findings)
 
 
 def _judge_together(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
@@ -101,13 +101,15 @@ def _judge_together(evidence: Evidence, worlds: Mapping[int, World]) -> Verdict:
     for problem in (detail, _repeated([chain])):
         if problem is not None:
             findings.append(Finding(detail=f"all ranks, {problem}"))
-    return _verdict([chain], findings)
+    return _verdict(evidence, [chain], findings)
 
 
-def _verdict(chains: list[Chain], findings: list[Finding]) -> Verdict:
+def _verdict(evidence: Evidence, chains: list[Chain], findings: list[Finding]) -> Verdict:
     if findings:
         return PROMISE.violated(findings)
     seen = sum(len(record.samples) for chain in chains for record in chain.values())
+    if not seen and evidence.plan.command is not None:
+        return PROMISE.does_not_apply("the probe names no samples")
     if not seen:
         return PROMISE.unknown("no rank has seen a sample")
     return PROMISE.holds(f"{seen} samples along the chain of runs")

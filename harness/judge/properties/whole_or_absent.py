@@ -55,6 +55,8 @@ def judge(_evidence: Evidence, history: History) -> Verdict:
                 )
         known = now
         whole = moment.live.whole()
+    if not any(moment.live.found for moment in history.moments) and not findings:
+        return PROMISE.does_not_apply("no checkpoint was there at any instant")
     return PROMISE.verdict(findings, f"{len(history.moments)} instants looked at")
 
 

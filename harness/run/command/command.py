@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-DIRECTORY = "{dir}"
-"""Stands in a command for the directory that it writes its checkpoints to."""
-_BELOW = re.compile(re.escape(DIRECTORY) + r"/([^\s'\",;:]+)")
+from harness.jobs.command.program import Program, executed
+from harness.words import DIRECTORY_WORD
+
+_BELOW = re.compile(re.escape(DIRECTORY_WORD) + r"/([^\s'\",;:]+)")
 
 
 class CommandError(Exception):
@@ -40,10 +41,10 @@ class Command:
         if self.ranks < 1:
             raise CommandError(f"a command has at least one rank: `--nproc {self.ranks}` has none")
         for words in (self.words, self.resume) if self.resume else (self.words,):
-            if not any(DIRECTORY in word for word in words):
+            if not any(DIRECTORY_WORD in word for word in words):
                 raise CommandError(
-                    f"the command does not say where its checkpoints go: write {DIRECTORY} for the "
-                    "directory, as in `train.py --out {dir}`"
+                    f"the command does not say where its checkpoints go: write {DIRECTORY_WORD} "
+                    "for the directory, as in `train.py --out {dir}`"
                 )
             if shutil.which(words[0], path=self.environment.get("PATH")) is None:
                 raise CommandError(f"there is no program {words[0]}: {self._hint(words[0])}")
@@ -65,7 +66,15 @@ class Command:
         """Returns the words of a first start, or of one that resumes, with the directory in its
         place."""
         words = self.resume if resumes else self.words
-        return tuple(word.replace(DIRECTORY, str(directory)) for word in words)
+        return tuple(word.replace(DIRECTORY_WORD, str(directory)) for word in words)
+
+    def executed(self, directory: Path, *, resumes: bool = False) -> tuple[Program, ...]:
+        """Returns the ranks of the command as it is executed, with its launcher if it has one."""
+        words = self.filled(directory, resumes=resumes)
+        return tuple(
+            executed(words, cwd=str(self.cwd), environment=self.environment_of(rank))
+            for rank in range(self.ranks)
+        )
 
     def environment_of(self, rank: int) -> Mapping[str, str]:
         """Returns the environment of a rank, with the variables that torchrun sets if there are

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness.run.command.command import DIRECTORY, CommandError
+from harness.evidence.operation import Operation
+from harness.run.command.command import CommandError
 from harness.run.command.last_words import last_words
 from harness.run.command.starting import Ended, Resuming
+from harness.words import DIRECTORY_WORD
 
 _LAST_CHARACTERS = 2000
 _HINTS = {
@@ -52,7 +54,7 @@ def refuse_failed(ended: Ended, limit_s: float, mappings: Sequence[str] = ()) ->
 def refuse_unusable(resuming: Resuming, directory: Path) -> None:
     """Raises CommandError if the words of a resume name what the command never leaves."""
     if not resuming.can_begin(directory):
-        missing = ", ".join(f"{DIRECTORY}/{one}" for one in resuming.needs)
+        missing = ", ".join(f"{DIRECTORY_WORD}/{one}" for one in resuming.needs)
         raise CommandError(
             f"`--resume` names {missing}, which an uninterrupted run does not leave: name what it "
             "leaves"
@@ -71,6 +73,21 @@ def refuse_empty(ended: Ended) -> None:
         )
     raise CommandError(
         "the command ends in order and leaves nothing in its directory: is "
-        f"{DIRECTORY} the right word of it, does it save within its run, and is the directory "
+        f"{DIRECTORY_WORD} the right word of it, does it save within its run, and is the directory "
         "still there at its end?"
     )
+
+
+def refuse_moving(operations: Iterable[Operation]) -> None:
+    """Raises CommandError if files came into the directory, or left it, with their bytes.
+
+    Those bytes were written where nobody watches.
+    """
+    for one in operations:
+        names = (one.path, one.target or "")
+        outside = [name for name in names if name.startswith("/")]
+        if one.kind in ("rename", "exchange", "link") and not one.error and len(outside) == 1:
+            raise CommandError(
+                f"it moves files between {DIRECTORY_WORD} and {outside[0].rpartition('/')[0]}, "
+                "which is not watched: give it a place for such files below the directory"
+            )

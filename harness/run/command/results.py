@@ -37,7 +37,8 @@ class ResultDifference:
 def newest_checkpoint(operations: Sequence[Operation], directory: Path) -> str | None:
     """Returns the newest checkpoint that a run left: a folder with a number in its name, or a file.
 
-    Pointers and logs are passed over where anything else was written.
+    Pointers and logs are passed over where anything else was written: a file whose values can be
+    read, or else one with a number in its name.
     """
     written = [
         one.target if one.kind in ("rename", "exchange", "link") and one.target else one.path
@@ -48,7 +49,8 @@ def newest_checkpoint(operations: Sequence[Operation], directory: Path) -> str |
     units = [_unit_of(one) for one in there]
     readable = [one for one in units if is_readable(str(directory / one))]
     folders = [one for one in units if (directory / one).is_dir()]
-    return next(iter([*folders, *readable, *units]), None)
+    numbered = [one for one in units if _DIGITS.search(one)]
+    return next(iter([*folders, *readable, *numbered, *units]), None)
 
 
 def _unit_of(path: str) -> str:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.jobs.command.program import Program
@@ -25,6 +26,18 @@ _BOOT_S = 600.0
 
 class NotWarmError(Exception):
     """Ranks forked from a server would not be what the command starts; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A folder, and the place at which a start sees it, in mounts of its own.
+
+    At first these are those of the namespace `mounts`, by default the server's.
+    """
+
+    folder: Path
+    place: Path
+    mounts: str | None = None
 
 
 class CommandServer(ServerProcess):
@@ -71,12 +84,9 @@ class CommandServer(ServerProcess):
         programs: Sequence[Program],
         *,
         watched: bool,
-        shown: tuple[Path, Path],
+        shown: Shown,
     ) -> socket.socket:
-        """Fork the job launcher of one run, whose folder exists; returns its end of the socket.
-
-        In its own mounts the first directory of `shown` is shown at the place of the second.
-        """
+        """Fork the job launcher of one run, whose folder exists; returns its end of the socket."""
         request = directory / f"run{run}" / "request.json"
         wanted = {
             "directory": str(directory),
@@ -87,7 +97,8 @@ class CommandServer(ServerProcess):
             "launcher": {"kind": "local"},
             "watched": watched,
             "programs": [one.as_request() for one in programs],
-            "shown": [str(one) for one in shown],
+            "shown": [str(shown.folder), str(shown.place)],
+            **({} if shown.mounts is None else {"mounts": shown.mounts}),
         }
         request.write_text(json.dumps(wanted), encoding="utf-8")
         link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

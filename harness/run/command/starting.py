@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.content import Bytes
-from harness.evidence.evidence import WRITTEN
+from harness.evidence.evidence import WRITTEN, Processes
 from harness.evidence.operation import Operation
 from harness.evidence.store import StoredBytes
 from harness.faults.strike import Strike
 from harness.jobs.command.program import Program
 from harness.layouts.unknown import UnknownLayout
-from harness.run.command.server import CommandServer
+from harness.probe import VARIABLE
+from harness.run.command.server import CommandServer, Shown
 from harness.run.launch.local import LocalLaunch
 from harness.run.supervise import Supervisor, Watch
 from harness.system.clock import UndelayedClock, descendants
@@ -132,6 +133,7 @@ class Watched:
     """The paths outside of its directory that it changed."""
     mappings: tuple[str, ...] = ()
     """Its files of which it was refused a shared mapping."""
+    processes: Processes
     fired: bool = False
     """Whether anything struck."""
 
@@ -184,8 +186,8 @@ class Starts:
         launched = self.launches if one.ranks == 1 < self.launches else 0
         watch = Watch(
             folder=folder / LOGS,
-            root=self.directory,
-            places=(folder / NAME,),
+            root=folder / NAME,
+            called=self.directory,
             ranks=max(launched, one.ranks),
             launched=launched,
             layout=UnknownLayout(),
@@ -215,6 +217,7 @@ class Starts:
             unseen=(*supervisor.trace.unseen, *written.problems),
             outside=supervisor.outside.changed(),
             mappings=tuple(supervisor.mappings),
+            processes=processes,
             fired=bool(supervisor.trace.fired),
         )
 
@@ -224,12 +227,12 @@ class Starts:
         resuming = self.resuming
         if resuming is not None and not resuming.can_begin(folder / NAME):
             resuming = None
-        port = _free_port()
-        programs = [_with_port(one, port) for one in (resuming or self).programs]
+        port = free_port()
+        programs = [started(one, port, folder / LOGS) for one in (resuming or self).programs]
         return _Running(
             folder=folder,
             link=self.server.start(
-                folder, 0, programs, watched=watched, shown=(folder, self.shown)
+                folder, 0, programs, watched=watched, shown=Shown(folder, self.shown)
             ),
             ranks=len(programs),
             resumes=resuming is not None,
@@ -318,15 +321,19 @@ def prepared(folder: Path, fill: Callable[[Path], None] | None = None) -> Path:
     return folder
 
 
-def _with_port(program: Program, port: str) -> Program:
-    """Returns a program whose ranks meet at a port of their own: several starts run at once."""
+def started(program: Program, port: str, folder: Path) -> Program:
+    """Returns a program whose ranks meet at a port of their own: several starts run at once.
+
+    `folder` is where a probe in it writes its records.
+    """
     ports = {one: port for one in (_PORT,) if one in program.environment}
     if program.words:
         ports[_PORT_OF_TORCHRUN] = port  # unless its words name another
-    return program.changed(environment={**program.environment, **ports})
+    return program.changed(environment={**program.environment, **ports, VARIABLE: str(folder)})
 
 
-def _free_port() -> str:
+def free_port() -> str:
+    """Returns a port that nothing listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return str(found.getsockname()[1])

@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.jobs.command.program import Program, executed
 from harness.run.command.command import Command, CommandError
 from harness.run.command.learning import Learned, learn
-from harness.run.command.refusing import refuse_empty, refuse_failed, refuse_unusable
+from harness.run.command.refusing import refuse_empty, refuse_failed, refuse_moving, refuse_unusable
 from harness.run.command.results import (
     Reference,
     ResultDifference,
@@ -26,7 +26,7 @@ from harness.run.command.results import (
 )
 from harness.run.command.room import Room, rooms
 from harness.run.command.server import CommandServer, NotWarmError
-from harness.run.command.starting import NAME, Resuming, Starts, Watched, prepared
+from harness.run.command.starting import LOGS, NAME, Resuming, Starts, Watched, prepared
 from harness.run.command.steps import StepLines, learn_step_lines
 from harness.system.errors import HarnessError
 
@@ -46,16 +46,19 @@ _OWN_FOLDER = Path(__file__).parents[3]
 class Uninterrupted:
     """A command that nothing interrupts: how it is started, what it does, and what it leaves.
 
-    `limit_s` is how long any other start of it may take. `leaked` are the processes that outlive
-    it.
+    `modules` are those that its ranks are forked with; None if it is executed. `limit_s` is how
+    long any other start of it may take. `leaked` are the processes that outlive it.
     """
 
     starts: Starts
+    modules: tuple[str, ...] | None
     watched: Watched
     reference: Reference
     steps: StepLines | None
     limit_s: float
     leaked: tuple[str, ...]
+    records: Path
+    """A folder of what its ranks recorded, if they did."""
     room: Room
     """Where other starts can be."""
     size: int
@@ -77,8 +80,9 @@ class _ComparedRuns:
 class Beginner:
     """Begins the test of a command in a folder; `say` gets a line when something is known.
 
-    Its servers live until `stack` is closed. `limit_s` is how long a run may take. The first runs
-    are on the disk: nobody knows yet how large their directories are.
+    Every start sees its directory below `shown`. Its servers live until `stack` is closed.
+    `limit_s` is how long a run may take.
+    The first runs are on the disk: nobody knows yet how large their directories are.
     """
 
     def __init__(
@@ -88,25 +92,26 @@ class Beginner:
         stack: ExitStack,
         say: Say,
         *,
-        cold: bool = False,
+        shown: Path,
         limit_s: float = UNINTERRUPTED_S,
     ) -> None:
         self._command, self._folder, self._stack, self._say = command, folder, stack, say
-        self._cold, self._limit_s = cold, limit_s
+        self._shown, self._limit_s = shown, limit_s
+        shown.mkdir(parents=True, exist_ok=True)
         self._room = stack.enter_context(rooms(folder))
-        self._shown = folder / "at"
-        self._shown.mkdir()
 
-    def begin(self, *, result: tuple[str, ...], step_line: str | None) -> Uninterrupted:
+    def begin(self, *, result: tuple[str, ...], step_line: str | None, cold: bool) -> Uninterrupted:
         """Run it twice. `result` are patterns below its directory, if the user names any.
 
-        Raises CommandError if the command cannot be tested.
+        It is executed at every start if `cold`, or if it cannot be forked. Raises CommandError if
+        the command cannot be tested.
         """
-        cold = self._cold_starts()
-        learned = self._learn(cold)
-        cold = replace(cold, launches=learned.ranks)
-        found = self._forked(cold, learned, result) or self._compared(cold, learned, result)
-        starts = self._with_resume(found.starts, cold, found.watched.ended.directory)
+        anew = self._cold_starts()
+        learned = self._learn(anew)
+        anew = replace(anew, launches=learned.ranks)
+        found = None if cold else self._forked(anew, learned, result)
+        found = found or self._compared(anew, learned, result)
+        starts = self._with_resume(found.starts, anew, found.watched.ended.directory)
         self._say(
             f"not deterministic: in two uninterrupted runs {found.varies[0]}"
             if found.varies
@@ -116,32 +121,32 @@ class Beginner:
         shutil.rmtree(learned.ended.directory)
         return Uninterrupted(
             starts=starts,
+            modules=None if starts.server is anew.server else learned.modules,
             watched=found.watched,
             reference=replace(found.reference, varies=varies),
             steps=learn_step_lines(found.watched.ended.log(), step_line),
             limit_s=max(_LEAST_S, _FACTOR * learned.ended.seconds),
             leaked=learned.ended.leaked or found.watched.ended.leaked,
+            records=self._kept(found.watched),
             room=self._room,
             size=sum(one.size for one in found.watched.operations if one.kind == "write"),
             memory=learned.ended.memory * learned.ranks,
         )
 
+    def _kept(self, watched: Watched) -> Path:
+        """Returns a folder that outlasts that of the watched run, with its records."""
+        folder = self._folder / "records"
+        folder.mkdir()
+        for path in (watched.ended.folder / LOGS).glob("rank*.jsonl"):
+            shutil.copy(path, folder)
+        return folder
+
     # How it is started.
 
     def _cold_starts(self) -> Starts:
-        programs = self._executed()
-        own = programs[0].changed(cwd=str(_OWN_FOLDER), environment=os.environ)
-        server = self._server("cold", own, ())
+        server = self._server("cold", own_program(), ())
         server.wait_until_ready()
-        return Starts(server, programs, self._shown)
-
-    def _executed(self, *, resumes: bool = False) -> tuple[Program, ...]:
-        command = self._command
-        words = command.filled(self._shown / NAME, resumes=resumes)
-        return tuple(
-            executed(words, cwd=str(command.cwd), environment=command.environment_of(rank))
-            for rank in range(command.ranks)
-        )
+        return Starts(server, self._command.executed(self._shown / NAME), self._shown)
 
     def _with_resume(self, starts: Starts, cold: Starts, directory: Path) -> Starts:
         """Returns starts that resume with other words, if the user gives some.
@@ -150,7 +155,7 @@ class Beginner:
         """
         if not self._command.resume:
             return starts
-        programs = self._executed(resumes=True)
+        programs = self._command.executed(self._shown / NAME, resumes=True)
         resuming = Resuming(programs=programs, needs=self._command.needs)
         refuse_unusable(resuming, directory)
         if starts is not cold:
@@ -197,7 +202,7 @@ class Beginner:
         self, cold: Starts, learned: Learned, result: tuple[str, ...]
     ) -> _ComparedRuns | None:
         """Watches a forked run; None if that is not as good as an executed one."""
-        starts = None if self._cold else self._warm_starts(learned)
+        starts = self._warm_starts(learned)
         if starts is None:
             return None
         try:
@@ -215,6 +220,7 @@ class Beginner:
         """Watches a run, and compares what it leaves with what the executed one has left."""
         found = starts.watch(prepared(self._room.disk / "watched"), limit_s=self._limit_s)
         refuse_failed(found.ended, self._limit_s, found.mappings)
+        refuse_moving(found.operations)
         operations = tuple(one for one in found.operations if one.path != "." or one.kind in _SYNCS)
         watched = replace(found, operations=operations)
         newest = newest_checkpoint(watched.operations, watched.ended.directory)
@@ -234,3 +240,8 @@ class Beginner:
         differences = same.differences(learned.ended.directory, starts.server.read)
         again.remove()
         return not differences
+
+
+def own_program() -> Program:
+    """Returns the program of a server that has imported nothing and executes commands."""
+    return executed((), cwd=str(_OWN_FOLDER), environment=os.environ)

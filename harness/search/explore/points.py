@@ -103,7 +103,9 @@ def address(operation: Operation, operations: tuple[Operation, ...]) -> Point:
         operation=operation.kind,
         path=_pattern(operation.path),
     )
-    earlier = sum(matches(first, _occasion(one)) for one in operations[: operation.index])
+    earlier = sum(
+        matches(first, _occasion(one)) for one in operations if one.index < operation.index
+    )
     return first.model_copy(update={"nth": earlier + 1})
 
 

@@ -60,7 +60,8 @@ def attempted(folder: Path, begin: str, end: str = "", **options: object) -> Com
     (folder / "attempt").mkdir()
     asked = TryOptions(command=command, **({"most": 4} | options))  # type: ignore[arg-type]
     try:
-        return CommandTest(asked, folder / "attempt", lambda _: None).run()
+        test = CommandTest(asked, folder / "attempt", lambda _: None, shown=folder / "shown")
+        return test.run()
     finally:
         assert running(script) == []
 
@@ -95,6 +96,11 @@ REFUSED = {
         "shutil.rmtree(root, ignore_errors=True)",
         "",
         r"resumes nothing: all of 4 starts made step 1 again",
+    ),
+    "moves a file in from a folder beside its directory": (
+        "",
+        "Path(f'{root}.new').write_text('1')\nos.rename(f'{root}.new', root / 'more')",
+        "it moves files between {dir} and .*, which is not watched: give it a place",
     ),
     "resumes nothing": ("resumes = False", "", "resumes nothing: all of 4 starts"),
     "writes through a mapping": (

@@ -59,7 +59,8 @@ def attempted(folder: Path, how: str, resume: str, **options: object) -> Command
     (folder / "attempt").mkdir()
     said: list[str] = []
     asked = TryOptions(command=command, **options)  # type: ignore[arg-type]
-    found = CommandTest(asked, folder / "attempt", said.append).run()
+    test = CommandTest(asked, folder / "attempt", said.append, shown=folder / "shown")
+    found = test.run()
     assert not any(one.startswith("executed anew") for one in said)
     return found
 

@@ -28,7 +28,8 @@ def attempted(
     command = Command(words=words, cwd=folder, environment=dict(os.environ), ranks=ranks)
     (folder / "attempt").mkdir()
     asked = TryOptions(command=command, budget_s=240.0, **options)  # type: ignore[arg-type]
-    return CommandTest(asked, folder / "attempt", said.append).run(), said
+    test = CommandTest(asked, folder / "attempt", said.append, shown=folder / "shown")
+    return test.run(), said
 
 
 def of_script(folder: Path, how: str, **options: object) -> tuple[CommandReport, list[str]]:

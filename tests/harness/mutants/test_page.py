@@ -62,8 +62,8 @@ def test_a_name_that_leads_to_no_catalogue_says_so(place: str, problem: str) -> 
         load_catalogue(place, folder=ROOT)
 
 
-def test_the_default_scenarios_are_those_that_pytest_runs_without_a_gpu() -> None:
+def test_the_default_scenarios_are_those_of_a_manager_that_pytest_runs_without_a_gpu() -> None:
     names = {one.name for one in default_scenarios(ROOT / "scenarios", gpus=0)}
     assert "sync/killed-in-seal.yaml" in names
     assert "explore/killed-anywhere.yaml::async" in names
-    assert not [one for one in names if one.startswith(("gpu/", "explore/long/"))]
+    assert not [one for one in names if one.startswith(("gpu/", "explore/long/", "command/"))]

@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "schedule: [{start_step: 6, specs: []}, ",
             "6: freeze: start_step must increase from stage to stage, found [6, 5]",
         ),
-        ("seed: 1", "sed: 1", "1: sed: unknown key; known: name, seed, world, device, model"),
+        ("seed: 1", "sed: 1", "1: sed: unknown key; known: name, job, layout, result, step_line"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_line(
