@@ -18,8 +18,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _PREFIX = "kempnerforge-harness"
@@ -68,6 +68,16 @@ class Workspace:
         shutil.move(directory, near)
         _take_place(near, target)
         return target
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Workspace]:
+        """Yields a workspace for runs of this session that are too large for memory."""
+        base = Path(tempfile.gettempdir()).resolve()
+        if base == self.root.parent:
+            yield self
+            return
+        with closing(replace(self, root=base / self.root.name)) as other:
+            yield other
 
     def close(self) -> None:
         """End the session: remove what is shared, and the folder too if no run was kept in it."""

@@ -75,7 +75,7 @@ class CommandTest:
     """One command under test in a folder of its own; `say` gets a line when something is known.
 
     Every start sees its directory below `shown`. After a run, `uninterrupted` is what the starts
-    were compared with.
+    were compared with, and `is_large` says whether they were too large for shared memory.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class CommandTest:
         self._at_once = options.at_once
         self._shown = shown or folder / "at"
         self.uninterrupted: Uninterrupted | None = None
+        self.is_large = False
 
     def run(self) -> CommandReport:
         """Do all of it. Raises CommandError if the command cannot be tested."""
@@ -137,6 +138,7 @@ class CommandTest:
         """Decides where all other starts have their directories, and how many fit at once."""
         wanted = self._options.at_once
         self._folder = found.room.place(found.size, at_once=wanted)
+        self.is_large = found.room.memory not in (None, self._folder)
         self._at_once = found.room.at_once(
             self._folder, size=found.size, memory=found.memory, wanted=wanted
         )
