@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,11 @@ AS_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 """Of root, a user without any privileges, who may still read what is root's."""
 
 
-def as_user(*words: str) -> subprocess.CompletedProcess[str]:
+def as_user(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     before = AS_USER if os.geteuid() == 0 else ()
     return subprocess.run(
         [*before, *words],
+        cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -28,20 +30,20 @@ def as_user(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_command_is_tested_without_root() -> None:
+def test_a_command_is_tested_without_root(tmp_path: Path) -> None:
     probe = "from harness.run.support import missing_mounts; print(missing_mounts() or '', end='')"
-    found = as_user(sys.executable, "-c", probe)
+    found = as_user(sys.executable, "-c", probe, cwd=tmp_path)
     if found.returncode or found.stdout:
         pytest.skip(found.stdout or found.stderr)
     script = Path(__file__).with_name("train.py")
     done = as_user(
         sys.executable, "-m", "harness", "try", "--budget", "240", "--states", "6", "--",
-        sys.executable, str(script), "{dir}", "in place",
+        sys.executable, str(script), "{dir}", "in place", cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "")
     assert "forked from a process that has imported" in done.stdout
     assert "JSONDecodeError" in done.stdout
-    assert "6 of 14 states tried" in done.stdout
+    assert re.search(r"^6 of \d+ states tried", done.stdout, re.MULTILINE)
 
 
 def test_what_is_missing_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
