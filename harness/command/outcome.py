@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from harness.words import DIRECTORY_WORD
 
 Kind = Literal["killed", "torn", "fault", "power"]
 """How much it takes: the first one is the least."""
+_NUMBER = re.compile(r"\d+")
+_LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,16 @@ class CommandTrial:
     text: str
     resumed: int | None
     other_words: bool = False
+
+    @property
+    def signature(self) -> tuple[Outcome, str]:
+        """Equal for trials that went wrong in the same way."""
+        return self.outcome, _NUMBER.sub("N", self.text)
+
+    @property
+    def short(self) -> str:
+        """The sentence, cut off where it is long."""
+        return self.text if len(self.text) <= _LONGEST else f"{self.text[:_LONGEST]} ..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,7 @@ from harness.command.outcome import CommandTrial, roll_backs
 from harness.command.trying import CommandReport
 from harness.judge.outcome import Outcome
 
-_NUMBER = re.compile(r"\d+")
 MOST_CAUSES = 12
-_LONGEST = 200
 _KINDS = {"killed": "kill", "torn": "torn write", "fault": "fault", "power": "power cut"}
 
 
@@ -35,7 +32,7 @@ def causes_of(found: CommandReport) -> list[FailureCause]:
     groups: dict[tuple[Outcome, str], list[CommandTrial]] = {}
     for one in found.tried:
         if one.outcome is not Outcome.PASS:
-            groups.setdefault((one.outcome, _NUMBER.sub("N", one.text)), []).append(one)
+            groups.setdefault(one.signature, []).append(one)
     causes = [FailureCause(outcome, tuple(members)) for (outcome, _), members in groups.items()]
     if back := roll_backs(found.tried):
         causes.append(FailureCause(Outcome.LOST_WORK, tuple(back)))
@@ -89,8 +86,7 @@ def sentence_of(cause: FailureCause) -> str:
             f"it resumed at step {cause.first.resumed}, although it had resumed from a newer "
             "checkpoint when it was killed earlier"
         )
-    text = cause.first.text
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+    return cause.first.short
 
 
 def _counted(members: Sequence[CommandTrial]) -> str:

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from harness.command.from_states import StateStarts
 from harness.command.live import live_faults
 from harness.command.outcome import CommandTrial, Setting, Standard, resumes_nothing, too_early
+from harness.command.progress import TrialProgress
 from harness.command.states import LeftState, in_order_of_interest, states_of
 from harness.judge.outcome import Outcome
 from harness.run.command.command import Command, CommandError
@@ -83,43 +83,34 @@ class CommandTest:
     ) -> None:
         self._options, self._folder, self._say = options, folder, say
         self._at_once = options.at_once
+        self._progress = TrialProgress(say)
         self._shown = shown or folder / "at"
         self.uninterrupted: Uninterrupted | None = None
         self.is_large = False
 
     def run(self) -> CommandReport:
         """Do all of it. Raises CommandError if the command cannot be tested."""
-        options = self._options
         with ExitStack() as stack:
-            begin = Beginner(
-                options.command,
-                self._folder,
-                stack,
-                self._say,
-                shown=self._shown,
-                limit_s=options.limit_s or UNINTERRUPTED_S,
-            )
-            found = begin.begin(
-                result=options.result, step_line=options.step_line, cold=options.cold
-            )
-            self.uninterrupted = found
-            starts, watched = found.starts, found.watched
+            found = self.uninterrupted = self._begin(stack)
             standard = Standard(
                 reference=found.reference,
                 steps=found.steps,
-                directory=starts.directory,
+                directory=found.starts.directory,
                 leaked=found.leaked,
             )
+            watched = found.watched
             states = states_of(watched.operations, watched.written)
             kinds = Counter(one.kind for one in states)
             count = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
             self._say(f"{len(watched.operations)} operations leave {len(states)} states: {count}")
-            limit_s = options.limit_s or found.limit_s
+            limit_s = self._options.limit_s or found.limit_s
             self._make_room(found)
             began = time.monotonic()
-            tried = tuple(self._resume(starts, states, standard, limit_s))
+            tried = tuple(self._resume(found.starts, states, standard, limit_s))
+            _refuse_forgetful(tried, standard, states)
+            _refuse_unsuccessful(tried)
             seconds = time.monotonic() - began
-            struck = tuple(self._strike(starts, watched, standard, limit_s))
+            struck = tuple(self._strike(found.starts, watched, standard, limit_s))
             early = too_early((*tried, *struck))
             return CommandReport(
                 tried=tuple(one for one in (*tried, *struck) if one not in early),
@@ -133,6 +124,18 @@ class CommandTest:
                     *_elsewhere(watched.outside),
                 ),
             )
+
+    def _begin(self, stack: ExitStack) -> Uninterrupted:
+        options = self._options
+        begin = Beginner(
+            options.command,
+            self._folder,
+            stack,
+            self._say,
+            shown=self._shown,
+            limit_s=options.limit_s or UNINTERRUPTED_S,
+        )
+        return begin.begin(result=options.result, step_line=options.step_line, cold=options.cold)
 
     def _make_room(self, found: Uninterrupted) -> None:
         """Decides where all other starts have their directories, and how many fit at once."""
@@ -151,7 +154,9 @@ class CommandTest:
         self, starts: Starts, states: Sequence[LeftState], standard: Standard, limit_s: float
     ) -> Iterator[CommandTrial]:
         options, tried = self._options, list[CommandTrial]()
-        ordered = _last_first(in_order_of_interest(states))[: options.most]
+        last = _last_kill(states)
+        others = [one for one in in_order_of_interest(states) if one is not last]
+        ordered = [last, *others][: options.most]
         each = StateStarts(
             starts=starts,
             folder=self._folder,
@@ -159,11 +164,13 @@ class CommandTest:
             limit_s=limit_s,
             until_s=time.monotonic() + options.budget_s,
         )
+        self._progress.begin("states", len(ordered))
         for state, ended in each.run(ordered):
             setting = Setting(kind=state.kind, place=state.place, text=state.describe())
             tried.append(standard.judge(setting, ended, starts.server.read))
-            if len(tried) in (_TELLING, len(ordered)):
-                _refuse_forgetful(tried, standard, ordered[0].place)
+            self._progress.note(tried[-1])
+            if len(tried) == _TELLING:
+                _refuse_forgetful(tried, standard, states)
                 _refuse_unsuccessful(tried)
             yield tried[-1]
 
@@ -174,33 +181,38 @@ class CommandTest:
     ) -> Iterator[CommandTrial]:
         """Strikes a running command, and starts it again in what that left."""
         until = time.monotonic() + self._options.budget_s * _LIVE_SHARE
-        faults = live_faults(watched.operations, ranks=starts.ranks)
-        for number, fault in enumerate(islice(faults, self._options.most)):
+        faults = live_faults(watched.operations, ranks=starts.ranks)[: self._options.most]
+        self._progress.begin("faults", len(faults))
+        for fault in faults:
             if time.monotonic() > until:
                 return
             own = fault.strike.fault
             setting = Setting(kind="fault", place=fault.place, text=fault.text, fault=own)
-            folder = prepared(self._folder / f"fault{number}")
+            folder = prepared(self._folder / "fault")
             struck = starts.watch(folder, limit_s=limit_s, strikes=(fault.strike,))
-            if struck.fired and struck.ended.hung:
-                yield standard.trial(setting, Outcome.HANG, "it did not end after the fault")
-            elif struck.fired:
-                ended = starts.run(prepared_again(struck.ended), limit_s=limit_s)
-                yield standard.judge(setting, ended, starts.server.read)
+            if struck.fired:
+                if struck.ended.hung:
+                    found = standard.trial(setting, Outcome.HANG, "it did not end after the fault")
+                else:
+                    ended = starts.run(prepared_again(struck.ended), limit_s=limit_s)
+                    found = standard.judge(setting, ended, starts.server.read)
+                self._progress.note(found)
+                yield found
             struck.ended.remove()
 
 
-def _last_first(states: Sequence[LeftState]) -> list[LeftState]:
-    """Returns the states, first that of the last kill: it shows whether the command resumes."""
-    last = max((one for one in states if one.kind == "killed"), key=lambda one: one.place)
-    return [last, *(one for one in states if one is not last)]
+def _last_kill(states: Sequence[LeftState]) -> LeftState:
+    """Returns the state of the last kill: it shows whether the command resumes."""
+    return max((one for one in states if one.kind == "killed"), key=lambda one: one.place)
 
 
-def _refuse_forgetful(tried: Sequence[CommandTrial], standard: Standard, last: int) -> None:
+def _refuse_forgetful(
+    tried: Sequence[CommandTrial], standard: Standard, states: Sequence[LeftState]
+) -> None:
     if standard.steps is None:
         return
     first = standard.steps.lines[0].step
-    if resumes_nothing(tried, first, last):
+    if resumes_nothing(tried, first, _last_kill(states).place):
         raise CommandError(
             f"it resumes nothing: all of {len(tried)} starts made step {first} again, also the one "
             "in the directory that an uninterrupted run leaves. If it needs other words to resume, "

@@ -51,6 +51,10 @@ def not_judged(
     if varies := reference.varies:
         text = f"{', '.join(sorted(varies))}: two uninterrupted runs leave different ones"
         found.append(text)
+    found += [
+        f"the values in {name}: they cannot be read: {why}"
+        for name, why in reference.unreadable.items()
+    ]
     return tuple(found)
 
 

@@ -91,13 +91,19 @@ def digest_of(path: Path) -> str:
 class Reference:
     """The result of the uninterrupted command: bytes and values of its result by file.
 
-    `varies` has the files that two uninterrupted runs left different; they are not compared.
+    `varies` has the files that two uninterrupted runs left different; they are not compared, nor is
+    one that could not be read: other bytes can be the same values.
     """
 
     patterns: tuple[str, ...]
     digests: Mapping[str, str]
     values: Mapping[str, Mapping[str, str] | str]
     varies: frozenset[str] = frozenset()
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Why files could not be read, by name."""
+        return {name: one for name, one in self.values.items() if isinstance(one, str)}
 
     def differences(self, root: Path, read: Read) -> list[ResultDifference]:
         """Returns what is different in another directory; values are read where bytes differ."""
@@ -106,6 +112,7 @@ class Reference:
             name
             for name in self.digests
             if name not in self.varies
+            and name not in self.unreadable
             and name in found
             and digest_of(found[name]) != self.digests[name]
         ]
@@ -119,7 +126,7 @@ class Reference:
         return missing + [
             ResultDifference(path=name, text=text)
             for name, there in told
-            if (text := _compared(self.values.get(name, ""), there)) is not None
+            if (text := _compared(self.values[name], there)) is not None
         ]
 
 

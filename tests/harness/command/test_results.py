@@ -72,6 +72,18 @@ def test_a_folder_of_dcp_is_one_result(tmp_path: Path) -> None:
     assert texts(here, there, "*") == ["step-2 differs in w"]
 
 
+def test_a_file_that_cannot_be_read_is_accused_of_nothing_unless_it_is_missing(
+    tmp_path: Path,
+) -> None:
+    here, there = directories(tmp_path)
+    (here / "a.pt").write_bytes(b"of a class that only the script has")
+    (there / "a.pt").write_bytes(b"of the same class")
+    assert texts(here, there, "a.pt") == []
+    assert list(make_reference(("a.pt",), here, read).unreadable) == ["a.pt"]
+    (there / "a.pt").unlink()
+    assert texts(here, there, "a.pt") == ["a.pt is missing"]
+
+
 def test_other_files_are_compared_by_their_bytes(tmp_path: Path) -> None:
     here, there = directories(tmp_path)
     (here / "state.json").write_text("1")
