@@ -37,11 +37,10 @@ def try_command(options: TryOptions, workspace: Workspace, say: Say) -> Tried:
             assert test.uninterrupted is not None, "a run begins with it"
             with workspace.on_disk() if test.is_large else nullcontext(workspace) as place:
                 bench = Bench(services=services, workspace=place)
-                proofs = write_scenarios(bench, plan, found, test.uninterrupted)
+                lines = write_scenarios(bench, plan, found, test.uninterrupted)
     finally:
         workspace.drop(folder)
-    replays = {trial: proof.replay for trial, proof in proofs.items()}
-    return Tried(text=describe(found, replays), is_green=is_green(found))
+    return Tried(text=describe(found, lines), is_green=is_green(found))
 
 
 def _plan(options: TryOptions) -> CommandPlan:
