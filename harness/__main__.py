@@ -262,6 +262,7 @@ def _replay_all(
 ) -> Iterator[int]:
     from harness.prove import prove
     from harness.replay import replay_status
+    from harness.report.text import describe_left_out
     from harness.run.support import missing_disk
 
     with _bench(implementation) as bench:
@@ -282,7 +283,8 @@ def _replay_all(
                 yield _complain(f"{path} cannot run here: {reason}")
                 continue
             proof = prove(bench, plan, one.source)
-            green = "\n".join([f"{proof.outcome} {plan.name}", *proof.left_out])
+            left_out = describe_left_out(plan, proof.left_out)
+            green = "\n".join([f"{proof.outcome} {plan.name}", *left_out])
             text = proof.text or proof.summary or green
             yield _say(text, replay_status(proof))
 

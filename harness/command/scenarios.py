@@ -21,7 +21,7 @@ from harness.faults.short_write import ShortWrite
 from harness.judge.outcome import Outcome
 from harness.plan.make import make_plan
 from harness.plan.model import CommandPlan, Implementation
-from harness.prove import Proof, settle
+from harness.prove import settle
 from harness.report.failure import scenario_text
 from harness.run.command.uninterrupted import Uninterrupted
 from harness.run.support import missing_disk
@@ -31,6 +31,9 @@ from harness.search.explore.points import address
 from harness.trial import Bench, try_plan
 
 Faults = tuple[AnyFault, ...]
+
+_FAILURES = frozenset(Outcome) - {Outcome.PASS, Outcome.INVALID}
+_NO_DISK = "the power of no file system can be cut here"
 
 _CUTS = (
     PowerCutting(filesystem="ext4"),
@@ -43,10 +46,11 @@ _CUTS = (
 
 def write_scenarios(
     bench: Bench, command: CommandPlan, report: CommandReport, known: Uninterrupted
-) -> dict[CommandTrial, Proof]:
+) -> dict[CommandTrial, str]:
     """Write a scenario for the first trial of each cause that the table shows.
 
-    Returns those that failed as a scenario, too. `known` is what they were compared with.
+    Returns a line about each: the command that replays it, or that no scenario failed like it.
+    `known` is what they were compared with.
     """
     causes = causes_of(report)[:MOST_CAUSES]
     if not causes:
@@ -56,13 +60,8 @@ def write_scenarios(
         job = command.job.model_copy(update={"ranks": ranks})
         command = command.model_copy(update={"job": job})
     bench.services.command(command, command.key(), known)
-    found = {}
-    for cause in causes:
-        attempts = strikes_of(cause.first.setting, known.watched.operations)
-        proof = _write(bench, command, cause, attempts, report)
-        if proof is not None:
-            found[cause.first] = proof
-    return found
+    operations = known.watched.operations
+    return {cause.first: _repeated(bench, command, cause, report, operations) for cause in causes}
 
 
 def strikes_of(setting: Setting, operations: Sequence[Operation]) -> tuple[Faults, ...]:
@@ -81,27 +80,30 @@ def strikes_of(setting: Setting, operations: Sequence[Operation]) -> tuple[Fault
     return ((ShortWrite(short_write=OneRank(rank=operation.rank), at=before), killed),)
 
 
-def _write(
+def _repeated(
     bench: Bench,
     command: CommandPlan,
     cause: FailureCause,
-    attempts: Sequence[Faults],
     report: CommandReport,
-) -> Proof | None:
+    operations: Sequence[Operation],
+) -> str:
     trial = cause.first
     lost = cause.outcome is Outcome.LOST_WORK
     expect = Expect(first_step=newest_before(report.tried, trial) if lost else None)
-    for faults in attempts:
+    tried: list[str] = []
+    for faults in strikes_of(trial.setting, operations):
         scenario = _scenario(command, faults, expect, name=f"{cause.outcome}: {trial.setting.text}")
         source = parse_source(scenario_text(scenario), shown="the scenario")
         plan = make_plan(scenario, source=source.path, implementation=Implementation())
         if missing_disk(plan.filesystem) is not None:
             continue
         found = try_plan(bench, plan)
-        if not found.passed and found.judgement.outcome is not Outcome.INVALID:
-            return settle(found, source)
+        outcome = found.judgement.outcome
+        if outcome is cause.outcome or (plan.filesystem and outcome in _FAILURES):
+            return f"replay: {settle(found, source).replay}"
+        tried.append(f"{outcome} on {plan.filesystem}" if plan.filesystem else str(outcome))
         found.drop()
-    return None
+    return f"no scenario repeats it: {', '.join(dict.fromkeys(tried)) or _NO_DISK}"
 
 
 def _scenario(command: CommandPlan, faults: Faults, expect: Expect, *, name: str) -> Scenario:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from harness.command.scenarios import write_scenarios
@@ -34,12 +35,12 @@ def try_command(options: TryOptions, workspace: Workspace, say: Say) -> Tried:
             test = CommandTest(options, folder, say, shown=shown)
             found = test.run()
             assert test.uninterrupted is not None, "a run begins with it"
-            bench = Bench(services=services, workspace=workspace)
-            proofs = write_scenarios(bench, plan, found, test.uninterrupted)
+            with workspace.on_disk() if test.is_large else nullcontext(workspace) as place:
+                bench = Bench(services=services, workspace=place)
+                lines = write_scenarios(bench, plan, found, test.uninterrupted)
     finally:
         workspace.drop(folder)
-    replays = {trial: proof.replay for trial, proof in proofs.items()}
-    return Tried(text=describe(found, replays), is_green=is_green(found))
+    return Tried(text=describe(found, lines), is_green=is_green(found))
 
 
 def _plan(options: TryOptions) -> CommandPlan:

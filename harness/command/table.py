@@ -43,9 +43,10 @@ def _least_first(trial: CommandTrial) -> tuple[int, int]:
     return list(_KINDS).index(trial.setting.kind), trial.setting.place
 
 
-def describe(found: CommandReport, replays: Mapping[CommandTrial, str] | None = None) -> str:
-    """Returns the table, and what was not judged. `replays` are commands that repeat a trial."""
-    return "\n".join(_lines(found, replays or {}))
+def describe(found: CommandReport, more: Mapping[CommandTrial, str] | None = None) -> str:
+    """Returns the table, and what was not judged. `more` has a line
+    about a trial."""
+    return "\n".join(_lines(found, more or {}))
 
 
 def is_green(found: CommandReport) -> bool:
@@ -53,7 +54,7 @@ def is_green(found: CommandReport) -> bool:
     return not causes_of(found)
 
 
-def _lines(found: CommandReport, replays: Mapping[CommandTrial, str]) -> Iterator[str]:
+def _lines(found: CommandReport, more: Mapping[CommandTrial, str]) -> Iterator[str]:
     tried, rate = found.from_states, 60 * found.from_states / max(found.seconds, 1e-3)
     passed = sum(one.outcome is Outcome.PASS for one in found.tried)
     yield (
@@ -64,19 +65,19 @@ def _lines(found: CommandReport, replays: Mapping[CommandTrial, str]) -> Iterato
     causes = causes_of(found)
     for cause in causes[:MOST_CAUSES]:
         yield ""
-        yield from _of_cause(cause, replays.get(cause.first))
+        yield from _of_cause(cause, more.get(cause.first))
     if len(causes) > MOST_CAUSES:
         yield f"\nand {len(causes) - MOST_CAUSES} more"
     yield from (f"\nnot judged: {one}" for one in found.not_judged)
 
 
-def _of_cause(cause: FailureCause, replay: str | None) -> Iterator[str]:
+def _of_cause(cause: FailureCause, line: str | None) -> Iterator[str]:
     first = cause.first
     yield f"{cause.outcome}: {sentence_of(cause)}"
     yield f"    first: {first.setting.text}"
     yield f"    states: {_counted(cause.members)}"
-    if replay is not None:
-        yield f"    replay: {replay}"
+    if line is not None:
+        yield f"    {line}"
 
 
 def sentence_of(cause: FailureCause) -> str:

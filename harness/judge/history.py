@@ -272,7 +272,9 @@ class _Watch:
         return self._look_inside(view, latest.name, world)
 
     def _look_inside(self, view: View, name: str, world: World) -> tuple[str, ...]:
-        unsynced = (f"{path} has bytes that were not synced" for path in view.unsynced(name))
+        unsynced = (
+            f"{path or 'it'} has bytes that were not synced" for path in view.unsynced(name)
+        )
         return (*self._layout.defects(view, name, world), *unsynced)
 
     def _look_at(self, view: View, name: str, step: int) -> FoundCheckpoint:

@@ -7,10 +7,11 @@ how to reproduce it.
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from harness.evidence.evidence import Evidence, RunEvidence
@@ -33,6 +34,8 @@ _MOST_YAML_LINES = 28
 _MOST_FRAMES = 3
 _MOST_MESSAGE_LINES = 5
 _MOST_LOG_LINES = 8
+_NO_EVIDENCE = re.compile(r"([a-z ]+): (\w+) \(no evidence of: .*\)")
+"""A line of what was left out because of a missing kind of evidence."""
 
 
 def describe(
@@ -41,7 +44,7 @@ def describe(
     """Returns the report on one scenario. `source` and `replay` are left out if there are none."""
     plan = evidence.plan
     lines = [f"{judgement.outcome} {plan.name}", *_where(evidence), ""]
-    lines += _verdicts(judgement)
+    lines += _verdicts(judgement, describe_left_out(plan, judgement.left_out))
     if judgement.outcome is not Outcome.PASS:
         lines += _part("operations", around(evidence, judgement))
         lines += _part("where the ranks hung", describe_stacks(evidence))
@@ -108,7 +111,24 @@ def _other_world(plan: Plan, run: int) -> str:
     return "" if world == plan.workload.world else f"{world}, "
 
 
-def _verdicts(judgement: Judgement) -> Iterator[str]:
+def describe_left_out(plan: Plan, left_out: Sequence[str]) -> list[str]:
+    """Returns the lines about what was not judged; of a command, which gives little evidence, those
+    that only name the missing kinds are joined."""
+    if plan.command is None:
+        return list(left_out)
+    joined: dict[str, list[str]] = {}
+    rest = []
+    for line in left_out:
+        found = _NO_EVIDENCE.fullmatch(line)
+        if found is None:
+            rest.append(line)
+        else:
+            joined.setdefault(found[1], []).append(found[2])
+    more = [f"{how}, for lack of evidence: {', '.join(names)}" for how, names in joined.items()]
+    return [*rest, *more]
+
+
+def _verdicts(judgement: Judgement, left_out: Iterable[str]) -> Iterator[str]:
     for guard in judgement.guards:
         if not guard.passed:
             yield from _wrapped(f"{guard.outcome} {guard.name}: not true: {guard.sentence}")
@@ -121,7 +141,7 @@ def _verdicts(judgement: Judgement) -> Iterator[str]:
                 yield from (f"  - {detail}" for detail in verdict.details)
     held = [one.property for one in judgement.verdicts if one.state == "holds"]
     yield f"holds: {', '.join(held) or 'nothing'}"
-    yield from judgement.left_out
+    yield from left_out
 
 
 def _wrapped(sentence: str) -> list[str]:
