@@ -6,6 +6,7 @@ import hashlib
 import io
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 CHUNK_BYTES = 1 << 20
@@ -91,6 +92,16 @@ class Content:
         """Yields all bytes in chunks."""
         for start in range(0, self.size, CHUNK_BYTES):
             yield self.read(start, CHUNK_BYTES)
+
+    def write(self, path: Path) -> None:
+        """Write a new file of the bytes; zeros that no write made take no room in it."""
+        with path.open("xb") as file:
+            for piece in self._pieces:
+                if piece.source is not None:
+                    for start in range(piece.at, piece.at + piece.size, CHUNK_BYTES):
+                        file.seek(start)
+                        file.write(piece.between(start, start + CHUNK_BYTES).read())
+            file.truncate(self.size)
 
     def open(self) -> io.BufferedReader:
         """Returns a file of the bytes, of which only what is read is in memory."""

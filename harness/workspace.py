@@ -18,8 +18,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _PREFIX = "kempnerforge-harness"
@@ -69,6 +69,16 @@ class Workspace:
         _take_place(near, target)
         return target
 
+    @contextmanager
+    def on_disk(self) -> Iterator[Workspace]:
+        """Yields a workspace for runs of this session that are too large for memory."""
+        base = Path(tempfile.gettempdir()).resolve()
+        if base == self.root.parent:
+            yield self
+            return
+        with closing(replace(self, root=base / self.root.name)) as other:
+            yield other
+
     def close(self) -> None:
         """End the session: remove what is shared, and the folder too if no run was kept in it."""
         shutil.rmtree(self.shared, ignore_errors=True)
@@ -81,8 +91,9 @@ def open_workspace(
 ) -> Workspace:
     """Opens a workspace for a new session; `chosen` is the user's place for it."""
     base = choose_base() if chosen is None else chosen
-    for stale in _stale(base):
-        shutil.rmtree(stale, ignore_errors=True)
+    for place in {base, Path(tempfile.gettempdir())}:
+        for stale in _stale(place):
+            shutil.rmtree(stale, ignore_errors=True)
     name = f"{_PREFIX}-{_user()}-{os.getpid()}-{secrets.token_hex(4)}"
     return Workspace(
         root=base.resolve() / name,

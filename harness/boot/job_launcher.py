@@ -5,7 +5,7 @@ calls of all ranks, their threads and their sub-processes. It is the subreaper o
 outlives its rank is found here, reported and ended.
 
 Messages to the supervisor, one JSON object each: `{"listener": ...}` (with the descriptor),
-`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, `{"over": [leaked, ...], "cpu_s": ...}`.
+`{"ranks": [pid, ...]}`, `{"exit": [rank, status]}`, and `all_over`.
 Messages from it: `go` starts the ranks; `second` forks those of a second job, which are reported as
 `ranks` and started alike; `stop` kills those that are left, and so does a closed socket.
 
@@ -31,7 +31,7 @@ from typing import Any
 from harness.system.clock import UndelayedClock
 from harness.system.dying import is_dying
 from harness.system.host import enter_host
-from harness.system.mounts import bind, enter_mounts, take_own_mounts
+from harness.system.mounts import enter_mounts, show
 from harness.system.network import enter, make_network
 from harness.system.parent import die_with_parent
 from harness.system.seccomp import install_filter
@@ -68,8 +68,7 @@ def lead(link: socket.socket, request: dict[str, Any], enter_rank: Enter = enter
     if "mounts" in request:
         enter_mounts(request["mounts"])
     if "shown" in request:
-        take_own_mounts()
-        bind(*request["shown"])
+        show(*request["shown"])
     network = make_network(request["nodes"]) if request["nodes"] > 1 else None
     # Only descriptors: the supervisor knows from its plan which of them were sent.
     more = [] if network is None else [network.switch, network.control.fileno()]
@@ -87,11 +86,11 @@ def lead(link: socket.socket, request: dict[str, Any], enter_rank: Enter = enter
         from harness.boot.agents import fork_agents
 
         reap(link, request, fork_agents(request), enter_rank)
-    left = orphans()
+    last = all_over()
     if "shown" in request and "mounts" in request:
         # Copies of mounts are gone with the namespace: a disk below them can be restarted.
         enter_mounts(f"/proc/{parent}/ns/mnt")
-    report(link, {"over": left, "cpu_s": cpu_s()})
+    report(link, last)
     return 0
 
 
@@ -100,10 +99,13 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def cpu_s() -> float:
-    """Returns the processor time of this process and of all that it has reaped."""
-    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+def all_over() -> dict[str, Any]:
+    """Ends what is left; returns the last message: what that was, the processor time of this
+    process and of all that it has reaped, and the most bytes of memory that one of these had."""
+    left = orphans()
+    own, reaped = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu_s = sum(one.ru_utime + one.ru_stime for one in (own, reaped))
+    return {"over": left, "cpu_s": cpu_s, "memory": reaped.ru_maxrss * 1024}
 
 
 def start(

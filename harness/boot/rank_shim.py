@@ -25,9 +25,8 @@ from typing import Any, NoReturn
 from harness.boot.job_launcher import (
     Enter,
     adopt_orphans,
-    cpu_s,
+    all_over,
     enter_job,
-    orphans,
     reap,
     report,
     start,
@@ -71,7 +70,7 @@ def _lead_one(link: socket.socket, request: dict[str, Any], rank: int, enter_ran
         link, request, enter_rank, first=rank, forked=lambda pids: _pass_signals_on(link, *pids)
     )
     statuses = reap(link, request, children, enter_rank)
-    report(link, {"over": orphans(), "cpu_s": cpu_s()})
+    report(link, all_over())
     return statuses.get(rank, 1)
 
 

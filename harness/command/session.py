@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from harness.command.scenarios import write_scenarios
@@ -34,8 +35,9 @@ def try_command(options: TryOptions, workspace: Workspace, say: Say) -> Tried:
             test = CommandTest(options, folder, say, shown=shown)
             found = test.run()
             assert test.uninterrupted is not None, "a run begins with it"
-            bench = Bench(services=services, workspace=workspace)
-            lines = write_scenarios(bench, plan, found, test.uninterrupted)
+            with workspace.on_disk() if test.is_large else nullcontext(workspace) as place:
+                bench = Bench(services=services, workspace=place)
+                lines = write_scenarios(bench, plan, found, test.uninterrupted)
     finally:
         workspace.drop(folder)
     return Tried(text=describe(found, lines), is_green=is_green(found))

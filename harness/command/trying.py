@@ -24,6 +24,7 @@ from harness.run.command.known import not_judged
 from harness.run.command.starting import Starts, Watched, prepared, prepared_again
 from harness.run.command.steps import check_expression
 from harness.run.command.uninterrupted import UNINTERRUPTED_S, Beginner, Say, Uninterrupted
+from harness.run.outside import describe
 
 _LIVE_SHARE = 0.5
 """The time for faults while the command lives, in proportion to that for states."""
@@ -74,16 +75,18 @@ class CommandTest:
     """One command under test in a folder of its own; `say` gets a line when something is known.
 
     Every start sees its directory below `shown`. After a run, `uninterrupted` is what the starts
-    were compared with.
+    were compared with, and `is_large` says whether they were too large for shared memory.
     """
 
     def __init__(
         self, options: TryOptions, folder: Path, say: Say, *, shown: Path | None = None
     ) -> None:
         self._options, self._folder, self._say = options, folder, say
+        self._at_once = options.at_once
         self._progress = TrialProgress(say)
         self._shown = shown or folder / "at"
         self.uninterrupted: Uninterrupted | None = None
+        self.is_large = False
 
     def run(self) -> CommandReport:
         """Do all of it. Raises CommandError if the command cannot be tested."""
@@ -101,6 +104,7 @@ class CommandTest:
             count = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
             self._say(f"{len(watched.operations)} operations leave {len(states)} states: {count}")
             limit_s = self._options.limit_s or found.limit_s
+            self._make_room(found)
             began = time.monotonic()
             tried = tuple(self._resume(found.starts, states, standard, limit_s))
             _refuse_forgetful(tried, standard, states)
@@ -117,6 +121,7 @@ class CommandTest:
                     *_failed_early(early),
                     *not_judged(found.reference, found.steps, found.leaked),
                     *watched.unseen,
+                    *_elsewhere(watched.outside),
                 ),
             )
 
@@ -132,6 +137,17 @@ class CommandTest:
         )
         return begin.begin(result=options.result, step_line=options.step_line, cold=options.cold)
 
+    def _make_room(self, found: Uninterrupted) -> None:
+        """Decides where all other starts have their directories, and how many fit at once."""
+        wanted = self._options.at_once
+        self._folder = found.room.place(found.size, at_once=wanted)
+        self.is_large = found.room.memory not in (None, self._folder)
+        self._at_once = found.room.at_once(
+            self._folder, size=found.size, memory=found.memory, wanted=wanted
+        )
+        if self._at_once < wanted:
+            self._say(f"no more than {self._at_once} starts at once fit in this machine")
+
     # From states.
 
     def _resume(
@@ -144,7 +160,7 @@ class CommandTest:
         each = StateStarts(
             starts=starts,
             folder=self._folder,
-            at_once=options.at_once,
+            at_once=self._at_once,
             limit_s=limit_s,
             until_s=time.monotonic() + options.budget_s,
         )
@@ -218,4 +234,12 @@ def _failed_early(early: Sequence[CommandTrial]) -> Iterator[str]:
         yield (
             f"{len(early)} starts with the words of `--resume`, which failed up to operation {last}"
             ": there may be no checkpoint yet"
+        )
+
+
+def _elsewhere(outside: Sequence[str]) -> Iterator[str]:
+    if outside:
+        yield (
+            f"what it changes outside of its directory: {describe(outside)}; every start finds "
+            "that as the one before has left it"
         )

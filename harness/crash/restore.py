@@ -5,6 +5,9 @@ The account of the job until then is that of the watched run. The ordinary judge
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +19,11 @@ from harness.plan.model import Plan, RunPlan
 from harness.run.beginning import Beginning, cut_short, earlier
 from harness.scenario.launcher import LauncherSettings
 from harness.scenario.schema import Expect, PropertyName
+
+WriteFile = Callable[[Parts, Version, Path], None]
+"""Makes a new file of a version."""
+_BEGAN_NS = time.time_ns() - 3600 * 10**9
+_NS_A_CHANGE = 10**6
 
 
 def restore(state: CrashState, parts: Parts, evidence: Evidence) -> tuple[Plan, Beginning]:
@@ -29,20 +37,43 @@ def restore(state: CrashState, parts: Parts, evidence: Evidence) -> tuple[Plan, 
     return _plan(state, parts, evidence, fired), beginning
 
 
-def write_tree(parts: Parts, number: int, target: Path) -> None:
-    """Write the names in a directory, and everything below them, into the directory `target`."""
-    for name, inner in parts.names(number):
-        kind, value = parts.part(inner)
-        place = target / name
-        if isinstance(value, Version):
-            with place.open("wb") as file:
-                file.writelines(parts.content(value).chunks())
-        elif isinstance(value, str):
-            place.symlink_to(value)
-        else:
-            assert kind == "directory"
-            place.mkdir()
-            write_tree(parts, inner, place)
+def write_file(parts: Parts, version: Version, place: Path) -> None:
+    """Write the bytes of a version into a new file, with the time of its last change."""
+    parts.content(version).write(place)
+    _set_time(place, parts.changed(version))
+
+
+def _set_time(place: Path, changed: int) -> None:
+    """Set the time of a file to that of a change: a millisecond after the one before, an hour ago,
+    so that nothing is from the future."""
+    time_ns = _BEGAN_NS + changed * _NS_A_CHANGE
+    os.utime(place, ns=(time_ns, time_ns))
+
+
+def write_tree(parts: Parts, number: int, target: Path, write: WriteFile = write_file) -> None:
+    """Write what is below a tree into the directory `target`.
+
+    The files are written in the order of their last changes, and their times have this order: a job
+    may take the newest one.
+    """
+    folders = [(target, number)]
+    files: list[tuple[int, Path, Version]] = []
+    for folder, inner in folders:  # it grows meanwhile
+        for name, below in parts.names(inner):
+            _, value = parts.part(below)
+            if isinstance(value, Version):
+                files.append((parts.changed(value), folder / name, value))
+            elif isinstance(value, str):
+                (folder / name).symlink_to(value)
+            else:
+                (folder / name).mkdir()
+                folders.append((folder / name, below))
+    newest = dict.fromkeys((folder for folder, _ in folders), 0)
+    for changed, place, version in sorted(files):
+        write(parts, version, place)
+        newest |= dict.fromkeys(set(place.parents) & newest.keys(), changed)
+    for folder, changed in newest.items():
+        _set_time(folder, changed)
 
 
 def _plan(state: CrashState, parts: Parts, evidence: Evidence, fired: set[str]) -> Plan:

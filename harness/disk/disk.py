@@ -41,6 +41,8 @@ class Disk:
         """Changes of names that are not durable, in order."""
         self.dirty: dict[int, FileLog] = {}
         """Files with data that is not durable."""
+        self.born: dict[int, int] = {}
+        """The number of the change that gave a node its first name."""
         self._durable: dict[int, dict[str, TreeNode]] = {}
         self._edits: dict[int, list[tuple[int, str, TreeNode | None]]] = {}
         self._profile = profile
@@ -172,6 +174,8 @@ class Disk:
         for edit in edits:
             waiting = self._edits.setdefault(edit.directory.number, [])
             waiting.append((change.serial, edit.name, edit.node))
+            if edit.node is not None:
+                self.born.setdefault(edit.node.number, change.serial)
         return change
 
     def _sync(self, node: TreeNode | None) -> None:

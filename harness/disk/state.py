@@ -86,6 +86,24 @@ class Parts:
             found = self._contents[version] = self._disk.logs[version.file].content(version)
         return found
 
+    def identity(self, version: Version) -> bytes:
+        """Returns a value that is equal for files with equal bytes, and only for these."""
+        return self._disk.files.identities.of(self.content(version))
+
+    def outlasts(self, version: Version) -> bool:
+        """Whether a version is one that the job was done with, so that many states have it."""
+        log = self._disk.logs.get(version.file)
+        if log is None or version.damage:
+            return False
+        return version.upto == len(log.changes) or log.changes[version.upto].empties
+
+    def changed(self, version: Version) -> int:
+        """Returns the number of the last change of a file, in the order of all changes."""
+        log = self._disk.logs.get(version.file)
+        if log is not None and version.upto:
+            return log.changes[version.upto - 1].serial
+        return self._disk.born.get(version.file, 0)
+
     def digest(self, number: int) -> str:
         """Returns a digest that is equal for trees with equal names and bytes."""
         known = self._digests.get(number)
@@ -93,7 +111,7 @@ class Parts:
             kind, value = self._parts[number]
             hashed = hashlib.blake2b(kind.encode(), digest_size=16)
             if isinstance(value, Version):
-                hashed.update(self._disk.files.identities.of(self.content(value)))
+                hashed.update(self.identity(value))
             elif isinstance(value, str):
                 hashed.update(value.encode())
             else:

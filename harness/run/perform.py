@@ -12,13 +12,13 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from harness.run import direct_write, reading
 from harness.run.descriptors import Descriptors
 from harness.run.large_write import LargeWrite, can_be_read
+from harness.run.outside import Outside
 from harness.run.request import Gift, Opened, Request
 from harness.run.tree import WatchedTree, followed, signed
 from harness.run.written import LARGE_BYTES, Inode, inode_at, inode_of
@@ -26,7 +26,7 @@ from harness.system.membership import process_of
 from harness.system.memory import Span, first_bytes, read_bytes, read_path, read_vector
 from harness.system.read_ahead import ReadAhead
 from harness.system.seccomp import FIRST_DESCRIPTOR, Notification
-from harness.system.syscalls import EXCHANGE, renameat2, syncfs
+from harness.system.syscalls import EXCHANGE, fsync, renameat2, syncfs
 
 _AT_FDCWD = 0xFFFFFF9C
 _AT_REMOVEDIR = 0x200
@@ -60,7 +60,7 @@ class Performer:
 
     While `watches_reads` is set, each read of a file opened from now on is a request, too. `called`
     is the ranks' name for the root if they live in mounts of their own. If several performers serve
-    one run, they share `serials`, which number the opened files.
+    one run, they share `serials`, which number the opened files, and `outside`.
     """
 
     root: str
@@ -68,6 +68,7 @@ class Performer:
     watches_reads: bool = False
     called: str | None = None
     serials: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    outside: Outside = field(default_factory=lambda: Outside(""))
     _table: Descriptors = field(default_factory=Descriptors)
     _ahead: ReadAhead = field(default_factory=ReadAhead)
     _tree: WatchedTree = field(init=False)
@@ -105,6 +106,8 @@ class Performer:
         relative = self._tree.relative(path)
         rank = self.records.get(path)
         if relative is None and rank is None:
+            if flags & _WRITING:
+                self.outside.note(path)
             return None
         if not flags & _WRITING:
             return self._open_to_read(notification.thread, path, relative, flags)
@@ -307,7 +310,7 @@ class Performer:
         relative = self._tree.relative(path)
         if relative is None:
             return None
-        return Request(kind="fsync", path=relative, perform=lambda: _fsync_path(path))
+        return Request(kind="fsync", path=relative, perform=lambda: fsync(path))
 
     def _duplicate(self, n: Notification) -> Request | None:
         opened = self._opened(n.arguments[0])
@@ -334,6 +337,13 @@ class Performer:
             return None
         return Request(kind="unseen", path=opened.path, perform=int, leave_to_kernel=True)
 
+    def _mmap(self, n: Notification) -> Request | None:
+        """A shared mapping that can be written to is refused: its writes are no calls."""
+        opened = self._opened(n.arguments[4])
+        if opened is None:
+            return None
+        return Request(kind="mapping", path=opened.path, perform=_refuse(errno.ENODEV))
+
     def _sync(self, n: Notification) -> Request | None:
         if n.call == "syncfs":
             path = self._tree.opened(n.thread, n.arguments[0])
@@ -349,6 +359,7 @@ class Performer:
         path = self._named(n, directory, pointer)
         relative = self._tree.relative(path)
         if relative is None:
+            self.outside.note(path)
             return None
 
         def perform() -> int:
@@ -386,6 +397,8 @@ class Performer:
         source, target = names
         inside, into = self._tree.relative(source), self._tree.relative(target)
         if inside is None and into is None:
+            self.outside.note(source)
+            self.outside.note(target)
             return None
         if inside is None or into is None:
             # Only in the caller's own mounts are both names sure to be those that it means.
@@ -399,13 +412,9 @@ class Performer:
 
     def _rename(self, n: Notification) -> Request | None:
         if n.call == "rename":
-            old_at, old, new_at, new, flags = (
-                _AT_FDCWD,
-                n.arguments[0],
-                _AT_FDCWD,
-                n.arguments[1],
-                0,
-            )
+            old, new, *_ = n.arguments
+            old_at = new_at = _AT_FDCWD
+            flags = 0
         else:
             old_at, old, new_at, new, flags = n.arguments[:5]
             flags = flags if n.call == "renameat2" else 0
@@ -446,16 +455,6 @@ def _at(n: Notification, count: int) -> tuple[int, ...]:
     return (_AT_FDCWD, *n.arguments[:count])
 
 
-def _fsync_path(path: str) -> int:
-    kind = os.O_DIRECTORY if stat.S_ISDIR(os.stat(path).st_mode) else 0
-    own = os.open(path, os.O_RDONLY | os.O_CLOEXEC | kind)
-    try:
-        os.fsync(own)
-    finally:
-        os.close(own)
-    return 0
-
-
 _HANDLERS: dict[str, Callable[[Performer, Notification], Request | None]] = {
     "openat": Performer._openat,
     "open": Performer._plain_open,
@@ -475,6 +474,7 @@ _HANDLERS: dict[str, Callable[[Performer, Notification], Request | None]] = {
     "copy_file_range": Performer._copying,
     "ftruncate": Performer._ftruncate,
     "fallocate": Performer._fallocate,
+    "mmap": Performer._mmap,
     "fsync": Performer._fsync,
     "fdatasync": Performer._fsync,
     "dup": Performer._duplicate,

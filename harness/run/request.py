@@ -40,10 +40,11 @@ class Request:
 
     `perform` returns the call's result or raises OSError. `kind` is an operation's word, or
     `record` for a rank's own records, `open_record` for opening them, `duplicate` for a second
-    descriptor, `refused` for a call that must be made another way, `unseen` for a descriptor
-    through which writes cannot be watched. `syncs` marks a write that is durable when it returns.
-    The serial of a file is known before it is opened. A write that is `large` has no `data`.
-    `changes` is a file whose bytes are overwritten, or cut off if `kind` is not a write.
+    descriptor, `refused` for a call that must be made another way, `mapping` for one that cannot,
+    `unseen` for a descriptor through which writes cannot be watched. `syncs` marks a write that is
+    durable when it returns. The serial of a file is known before it is opened. A write that is
+    `large` has no `data`. `changes` is a file whose bytes are overwritten, or cut off if `kind` is
+    not a write.
     """
 
     kind: str

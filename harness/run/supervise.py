@@ -29,6 +29,7 @@ from harness.layouts.base import Layout
 from harness.run.effects import RunEffects
 from harness.run.late_operator import LateOperator
 from harness.run.launch.launch import Calls, Launch, News
+from harness.run.outside import Outside
 from harness.run.perform import Performer
 from harness.run.ranks import RankFinder
 from harness.run.request import Gift, Request
@@ -74,7 +75,7 @@ class Watch:
     ends_saves: frozenset[str] = frozenset({"drained"})
     launched: int = 0
 
-    def performers(self, records: dict[str, int]) -> tuple[Performer, ...]:
+    def performers(self, records: dict[str, int], outside: Outside) -> tuple[Performer, ...]:
         """Returns the performers for the job, and for a second job on another mount."""
         called, serials = str(self.called or self.root), itertools.count(1)
         return tuple(
@@ -84,6 +85,7 @@ class Watch:
                 watches_reads=meets_reads(self.strikes),
                 called=called,
                 serials=serials,
+                outside=outside,
             )
             for place in dict.fromkeys(self.places or (self.root,))
         )
@@ -126,7 +128,10 @@ class Supervisor:
         self._trackers = [watch.layout.tracker() for _ in range(jobs)]
         # A rank reports what it does to itself at the moment when it does it.
         self._due = Due.of(one for one in watch.strikes if not one.fault.is_in_the_loop)
-        self._performers = watch.performers(records)
+        self.outside = Outside(str(watch.folder))
+        self.mappings: dict[str, None] = {}
+        """The files of which a shared mapping was refused."""
+        self._performers = watch.performers(records, self.outside)
         self._second = SecondRanks(first=watch.ranks)
         self._effects = RunEffects(
             trace=self.trace,
@@ -288,7 +293,9 @@ class Supervisor:
             return
         elif request.kind == "record":
             self._serve_record(listener, notification, request, rank)
-        elif request.kind in ("open_record", "duplicate", "refused"):
+        elif request.kind in ("open_record", "duplicate", "refused", "mapping"):
+            if request.kind == "mapping":
+                self.mappings[request.path] = None
             self._reply(listener, notification, _perform(request))
         elif request.kind == "unseen":
             self.trace.unseen.append(

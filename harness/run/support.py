@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.plan.model import Plan
@@ -31,11 +32,24 @@ def missing() -> str | None:
     )
 
 
+@functools.cache
 def missing_mounts() -> str | None:
     """Acts like `missing`, with what commands need in addition: mounts of their own."""
     if (reason := missing()) is not None:
         return reason
-    return None if os.geteuid() == 0 else "each start needs mounts of its own, which need root"
+    with tempfile.TemporaryDirectory() as name:
+        reason = _in_a_child(lambda: _try_mounts(name))
+    if not reason:
+        return None
+    who = (
+        "root, and this container refuses them"
+        if os.geteuid() == 0
+        else (
+            "root, or a kernel that gives user namespaces to every user (user.max_user_namespaces "
+            "above 0, kernel.apparmor_restrict_unprivileged_userns, where there is one, 0)"
+        )
+    )
+    return f"each start needs mounts of its own, which need {who}: {reason}"
 
 
 def missing_for(plan: Plan) -> str | None:
@@ -68,17 +82,33 @@ def missing_disk(filesystem: str | None) -> str | None:
     if os.geteuid() != 0:
         return f"a power cut on {filesystem} needs root, to mount an image"
     with tempfile.TemporaryDirectory() as name:
-        reading, writing = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            # In a child that can be lost: in some containers the attempt cannot be undone.
-            os.write(writing, _try_disk(filesystem, Path(name)).encode())
-            os._exit(0)
-        os.close(writing)
-        with open(reading, encoding="utf-8") as answer:
-            reason = answer.read()
-        os.waitpid(pid, 0)
+        reason = _in_a_child(lambda: _try_disk(filesystem, Path(name)))
     return f"a power cut on {filesystem} is not possible here: {reason}" if reason else None
+
+
+def _in_a_child(attempt: Callable[[], str]) -> str:
+    """Returns why an attempt failed, made in a child that can be lost: not every attempt can be
+    undone."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writing, attempt().encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as answer:
+        reason = answer.read()
+    os.waitpid(pid, 0)
+    return reason
+
+
+def _try_mounts(place: str) -> str:
+    from harness.system.mounts import MountError, show
+
+    try:
+        show(place, place)
+    except MountError as error:
+        return str(error)
+    return ""
 
 
 def _try_disk(filesystem: str, folder: Path) -> str:

@@ -1,20 +1,25 @@
 """A private mount namespace for one thread, so that nothing stays mounted however it ends.
 
 Mounts inside are visible to this thread and to processes that enter the namespace. The kernel
-removes it, loop device and all, when the last of them is gone, even after SIGKILL. Needs root.
+removes it, loop device and all, when the last of them is gone, even after SIGKILL. Needs root,
+except for a bind in a process that may have a user namespace of its own.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from harness.system.errors import HarnessError
 
 _CLONE_NEWNS = 0x00020000
+_CLONE_NEWUSER = 0x10000000
+_CAPABILITY_VERSION = 0x20080522
 _CLONE_NEWUTS = 0x04000000
 _MS_REC = 0x4000
 _MS_BIND = 0x1000
@@ -51,6 +56,32 @@ def take_own_mounts() -> None:
     _call("unshare", _CLONE_NEWNS)
     # Otherwise, mounts made here would also appear outside.
     _call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None)
+
+
+def show(source: str, place: str) -> None:
+    """Gives this process, which has only one thread, its own mounts, in which a directory is shown
+    at another place. Without root it gets a user namespace too, in which it is the same user and
+    has no more privileges than before. Raises MountError.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
+        take_own_mounts()
+        bind(source, place)
+        return
+    _call("unshare", _CLONE_NEWUSER)
+    for name, text in (
+        ("setgroups", "deny"),  # without which the kernel refuses the map of the group
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        try:
+            Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
+        except OSError as error:
+            raise MountError(f"{name}: {error.strerror}") from error
+    take_own_mounts()
+    bind(source, place)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    _call("capset", header, bytes(24))
 
 
 def take_own_name() -> None:

@@ -6,8 +6,8 @@ put in place (`FIRST_DESCRIPTOR` and above; a filter cannot see paths, but it ca
 fsync is always handed over, because a directory is fsynced through a descriptor opened for reading.
 Reads cost nothing unless a strike falls in the run's load: only then are opens for reading handed
 over, and reads of descriptors that the supervisor put in place. Calls that cannot be watched are
-refused, so that the caller takes another way: io_uring and openat2 answer ENOSYS, a writable shared
-mapping of a watched file answers ENODEV.
+refused, so that the caller takes another way: io_uring and openat2 answer ENOSYS, and a writable
+shared mapping of a watched file is handed over, to be answered ENODEV.
 
 Sources: seccomp_unotify(2), linux/seccomp.h, linux/filter.h.
 """
@@ -159,7 +159,7 @@ def _when_writing(argument: int) -> list[_Instruction]:
 
 
 def _shared_mapping() -> list[_Instruction]:
-    """Refuse mmap of a watched descriptor that is both shared and writable."""
+    """Hand over mmap of a watched descriptor that is both shared and writable."""
     return [
         _argument(4),
         _jump(_AT_LEAST, FIRST_DESCRIPTOR, false=6),
@@ -168,7 +168,7 @@ def _shared_mapping() -> list[_Instruction]:
         _jump(_ANY_BIT, _PROT_WRITE, false=3),
         _argument(3),
         _jump(_ANY_BIT, _MAP_SHARED, false=1),
-        _answer(_RET_ERRNO | errno.ENODEV),
+        _answer(_RET_NOTIFY),
         _answer(_RET_ALLOW),
     ]
 

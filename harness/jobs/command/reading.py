@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from harness.jobs.command import files
 
@@ -27,7 +28,8 @@ def read_values(path: str) -> Values:
 def _read_torch(path: str) -> Any:
     import torch
 
-    return torch.load(path, map_location="cpu", weights_only=False)
+    # The tensors of a zip archive stay on the disk until each is digested.
+    return torch.load(path, map_location="cpu", weights_only=False, mmap=is_zipfile(path))
 
 
 def _read_safetensors(path: str) -> Any:
@@ -59,7 +61,8 @@ def _read_dcp(path: str) -> Any:
 
 
 def _read_bytes(path: str) -> Any:
-    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
@@ -93,7 +96,7 @@ def _of_tensor(tensor: Any) -> str:
     plain = tensor.detach().cpu().contiguous()
     if plain.is_sparse or plain.is_quantized:
         return repr(plain)
-    raw = plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+    raw = plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b""
     return f"{plain.dtype}{tuple(plain.shape)} {_hashed(raw)}"
 
 
@@ -101,5 +104,5 @@ def _typed(value: Any) -> str:
     return f"a {type(value).__qualname__}"
 
 
-def _hashed(raw: bytes) -> str:
+def _hashed(raw: bytes | memoryview) -> str:
     return hashlib.blake2b(raw, digest_size=16).hexdigest()

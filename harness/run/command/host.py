@@ -17,7 +17,7 @@ from harness.plan.model import CHECKPOINTS, CommandPlan, Plan
 from harness.run.command.command import Command, CommandError
 from harness.run.command.known import KnownCommand, not_judged, read_known, write_known
 from harness.run.command.server import CommandServer, Shown
-from harness.run.command.starting import LOGS, free_port, started
+from harness.run.command.starting import free_port, started
 from harness.run.command.uninterrupted import Beginner, Uninterrupted, own_program
 from harness.run.launch.local import LocalLaunch
 from harness.words import PYTHON_WORD
@@ -58,7 +58,7 @@ def write_uninterrupted(folder: Path, found: Uninterrupted) -> None:
     )
     write_known(folder, known)
     write_processes(folder, found.watched.processes)
-    for path in (found.watched.ended.folder / LOGS).glob("rank*.jsonl"):
+    for path in found.records.iterdir():
         shutil.copy(path, folder)
 
 

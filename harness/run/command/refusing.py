@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.evidence.operation import Operation
@@ -25,12 +25,21 @@ _HINTS = {
 """Sentences for what is known in the output of a command that fails by itself."""
 
 
-def refuse_failed(ended: Ended, limit_s: float) -> None:
-    """Raises CommandError if the uninterrupted command did not end in order."""
+def refuse_failed(ended: Ended, limit_s: float, mappings: Sequence[str] = ()) -> None:
+    """Raises CommandError if the uninterrupted command did not end in order.
+
+    `mappings` are the files that it was not allowed to map into memory.
+    """
     if ended.hung:
         raise CommandError(
             f"the command did not end within {limit_s:.0f} s: give it fewer steps, or more time "
             "with `--limit SECONDS`"
+        )
+    if ended.failed and mappings:
+        raise CommandError(
+            f"it writes to {', '.join(mappings)} through a shared mapping (mmap), and fails "
+            "without one: the supervisor sees calls, and cannot say what a kill would leave of "
+            "such writes"
         )
     if ended.failed:
         rank = ended.first_failed

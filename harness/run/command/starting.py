@@ -53,6 +53,8 @@ class Ended:
     seconds: float
     folder: Path
     """It has the directory, and the output of the ranks."""
+    memory: int = 0
+    """The most bytes of memory that one of its processes had."""
     first_failed: int = 0
     """The rank that failed before any other, if one did: what others raise can follow from it."""
     resumes: bool = False
@@ -102,6 +104,7 @@ class _Running:
     statuses: dict[int, int] = field(default_factory=dict)
     hung: bool = False
     failed_at: float | None = None
+    memory: int = 0
     clock: UndelayedClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,7 +127,12 @@ class Watched:
     ended: Ended
     operations: tuple[Operation, ...]
     written: Bytes
+    """Not all of them if anything struck."""
     unseen: tuple[str, ...]
+    outside: tuple[str, ...] = ()
+    """The paths outside of its directory that it changed."""
+    mappings: tuple[str, ...] = ()
+    """Its files of which it was refused a shared mapping."""
     processes: Processes
     fired: bool = False
     """Whether anything struck."""
@@ -190,7 +198,8 @@ class Starts:
         supervisor = Supervisor(LocalLaunch(one.link), watch)
         with closing(supervisor.trace.written) as written:
             processes = supervisor.run()
-            written.settle()
+            if not strikes:
+                written.settle()
         statuses = processes.exits[: one.ranks]
         ended = Ended(
             statuses=statuses,
@@ -205,7 +214,9 @@ class Starts:
             ended=ended,
             operations=tuple(supervisor.trace.operations),
             written=StoredBytes(folder / LOGS / WRITTEN),
-            unseen=tuple(supervisor.trace.unseen),
+            unseen=(*supervisor.trace.unseen, *written.problems),
+            outside=supervisor.outside.changed(),
+            mappings=tuple(supervisor.mappings),
             processes=processes,
             fired=bool(supervisor.trace.fired),
         )
@@ -262,6 +273,7 @@ class Starts:
                     leaked=leaked,
                     seconds=time.monotonic() - one.began,
                     folder=one.folder,
+                    memory=one.memory,
                     resumes=one.resumes,
                     first_failed=one.first_failed,
                 )
@@ -287,7 +299,10 @@ class Starts:
             one.statuses[rank] = status
             if status and one.failed_at is None:
                 one.failed_at = time.monotonic()
-        return tuple(message["over"]) if "over" in message else None
+        elif "over" in message:
+            one.memory = message["memory"]
+            return tuple(message["over"])
+        return None
 
 
 def prepared_again(ended: Ended) -> Path:

@@ -24,8 +24,9 @@ from harness.run.command.results import (
     make_reference,
     newest_checkpoint,
 )
+from harness.run.command.room import Room, rooms
 from harness.run.command.server import CommandServer, NotWarmError
-from harness.run.command.starting import NAME, Resuming, Starts, Watched, prepared
+from harness.run.command.starting import LOGS, NAME, Resuming, Starts, Watched, prepared
 from harness.run.command.steps import StepLines, learn_step_lines
 from harness.system.errors import HarnessError
 
@@ -56,6 +57,14 @@ class Uninterrupted:
     steps: StepLines | None
     limit_s: float
     leaked: tuple[str, ...]
+    records: Path
+    """A folder of what its ranks recorded, if they did."""
+    room: Room
+    """Where other starts can be."""
+    size: int
+    """How many bytes it writes."""
+    memory: int
+    """How many bytes of memory its ranks have at most, if each has as many as the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,7 @@ class Beginner:
 
     Every start sees its directory below `shown`. Its servers live until `stack` is closed.
     `limit_s` is how long a run may take.
+    The first runs are on the disk: nobody knows yet how large their directories are.
     """
 
     def __init__(
@@ -88,6 +98,7 @@ class Beginner:
         self._command, self._folder, self._stack, self._say = command, folder, stack, say
         self._shown, self._limit_s = shown, limit_s
         shown.mkdir(parents=True, exist_ok=True)
+        self._room = stack.enter_context(rooms(folder))
 
     def begin(self, *, result: tuple[str, ...], step_line: str | None, cold: bool) -> Uninterrupted:
         """Run it twice. `result` are patterns below its directory, if the user names any.
@@ -107,6 +118,7 @@ class Beginner:
             else f"deterministic; its result is {', '.join(found.reference.patterns)}"
         )
         varies = frozenset(one.path for one in found.varies)
+        shutil.rmtree(learned.ended.directory)
         return Uninterrupted(
             starts=starts,
             modules=None if starts.server is anew.server else learned.modules,
@@ -115,7 +127,19 @@ class Beginner:
             steps=learn_step_lines(found.watched.ended.log(), step_line),
             limit_s=max(_LEAST_S, _FACTOR * learned.ended.seconds),
             leaked=learned.ended.leaked or found.watched.ended.leaked,
+            records=self._kept(found.watched),
+            room=self._room,
+            size=sum(one.size for one in found.watched.operations if one.kind == "write"),
+            memory=learned.ended.memory * learned.ranks,
         )
+
+    def _kept(self, watched: Watched) -> Path:
+        """Returns a folder that outlasts that of the watched run, with its records."""
+        folder = self._folder / "records"
+        folder.mkdir()
+        for path in (watched.ended.folder / LOGS).glob("rank*.jsonl"):
+            shutil.copy(path, folder)
+        return folder
 
     # How it is started.
 
@@ -168,7 +192,7 @@ class Beginner:
 
     def _learn(self, starts: Starts) -> Learned:
         self._say(f"runs {' '.join(starts.programs[0].words)}")
-        learned = learn(starts, prepared(self._folder / "executed"), limit_s=self._limit_s)
+        learned = learn(starts, prepared(self._room.disk / "executed"), limit_s=self._limit_s)
         refuse_failed(learned.ended, self._limit_s)
         refuse_empty(learned.ended)
         self._say(f"ended in order after {learned.ended.seconds:.1f} s; ranks: {learned.ranks}")
@@ -194,8 +218,8 @@ class Beginner:
 
     def _compared(self, starts: Starts, learned: Learned, result: tuple[str, ...]) -> _ComparedRuns:
         """Watches a run, and compares what it leaves with what the executed one has left."""
-        found = starts.watch(prepared(self._folder / "watched"), limit_s=self._limit_s)
-        refuse_failed(found.ended, self._limit_s)
+        found = starts.watch(prepared(self._room.disk / "watched"), limit_s=self._limit_s)
+        refuse_failed(found.ended, self._limit_s, found.mappings)
         refuse_moving(found.operations)
         operations = tuple(one for one in found.operations if one.path != "." or one.kind in _SYNCS)
         watched = replace(found, operations=operations)
@@ -211,9 +235,11 @@ class Beginner:
 
     def _is_same_again(self, reference: Reference, starts: Starts, learned: Learned) -> bool:
         """Whether two executed runs have the same result, so that a fork makes the difference."""
-        again = starts.run(prepared(self._folder / "again"), limit_s=self._limit_s)
+        again = starts.run(prepared(self._room.disk / "again"), limit_s=self._limit_s)
         same = make_reference(reference.patterns, again.directory, starts.server.read)
-        return not same.differences(learned.ended.directory, starts.server.read)
+        differences = same.differences(learned.ended.directory, starts.server.read)
+        again.remove()
+        return not differences
 
 
 def own_program() -> Program:

@@ -103,6 +103,12 @@ REFUSED = {
         "it moves files between {dir} and .*, which is not watched: give it a place",
     ),
     "resumes nothing": ("resumes = False", "", "resumes nothing: all of 4 starts"),
+    "writes through a mapping": (
+        "",
+        "import mmap\nwith open(root / 'm', 'w+b') as m:\n"
+        "    m.truncate(4096)\n    mmap.mmap(m.fileno(), 4096)[:1] = b'x'",
+        r"writes to m through a shared mapping \(mmap\)",
+    ),
     "works in the background": (
         "in_the_background(lambda: time.sleep(600))\nsys.exit()",
         "",

@@ -109,6 +109,41 @@ def test_a_script_that_is_not_deterministic_is_not_accused_of_its_result(tmp_pat
     assert "state.json: two uninterrupted runs leave different ones" in found.not_judged
 
 
+ELSEWHERE = """\
+import os, shutil, sys, tempfile
+from pathlib import Path
+root, other = Path(sys.argv[1]), Path(sys.argv[2])
+root.mkdir(exist_ok=True)
+with (other / "metrics.csv").open("a") as metrics:
+    metrics.write("one line")
+(other / "runs" / "a").mkdir(parents=True, exist_ok=True)
+for number in range(3):
+    (other / "runs" / "a" / str(number)).write_text(str(os.getpid()))
+(other / "kept").open("r+").close()
+os.open(os.devnull, os.O_WRONLY)
+print("step 1 of 1")
+whole = tempfile.NamedTemporaryFile("w", dir=other, delete=False)
+with whole:
+    whole.write("whole")
+    whole.flush()
+    shutil.move(whole.name, root / "state-1")
+"""
+
+
+def test_what_a_command_changes_outside_of_its_directory_is_named(tmp_path: Path) -> None:
+    script, other = tmp_path / "elsewhere.py", tmp_path / "other"
+    script.write_text(ELSEWHERE)
+    other.mkdir()
+    (other / "kept").touch()
+    words = (sys.executable, str(script), "{dir}", str(other))
+    found, said = attempted(tmp_path, *words, most=12)
+    (told,) = [one for one in found.not_judged if one.startswith("what it changes outside")]
+    assert f": 3 in {other}/runs/a, 1 in {other};" in told
+    assert "every start finds that as the one before has left it" in told
+    # The temporary file is moved to another mount, so it is copied there.
+    assert any("1 torn" in line for line in said)
+
+
 SECOND_FAILS = """\
 import os, sys, time
 from pathlib import Path

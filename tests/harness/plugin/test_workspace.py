@@ -94,3 +94,19 @@ def test_a_name_becomes_a_short_file_name() -> None:
     assert slug("Async: flush (pp2 x fsdp2)!") == "async-flush-pp2-x-fsdp2"
     assert slug("?") == "scenario"
     assert len(slug("x" * 300)) == 60
+
+
+def test_runs_that_are_too_large_for_memory_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "disk"))
+    failures = tmp_path / "failures"
+    workspace = Workspace(root=tmp_path / "memory" / "session", failures=failures)
+    with workspace.on_disk() as other:
+        large = other.new_run("large")
+        assert (large.parent, other.failures) == (tmp_path / "disk" / "session", failures)
+        large.mkdir()
+        other.drop(large)
+    assert list((tmp_path / "disk").iterdir()) == []
+    with Workspace(root=tmp_path / "disk" / "session", failures=failures).on_disk() as same:
+        assert same.root == tmp_path / "disk" / "session"
