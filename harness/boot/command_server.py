@@ -42,9 +42,15 @@ _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 
 def preload(modules: list[str]) -> None:
     """Imports the modules. One that cannot be imported here is left to the ranks."""
+    # Hardly anything that is imported is garbage, and looking for it takes a fourth of the time.
+    # What a module itself sets stays.
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)
     for name in modules:
         with suppress(BaseException):  # whatever it is, a rank that imports it raises the same
             importlib.import_module(name)
+    if gc.get_threshold()[0] == 0:
+        gc.set_threshold(*thresholds)
 
 
 def obstacle() -> str | None:

@@ -12,14 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_PRELOAD = [
-    "torch.distributed.fsdp",
-    "torch.distributed.checkpoint",
-    "torch._dynamo",
-    "kempnerforge.checkpoint",
-]
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(_PRELOAD)
+_context.set_forkserver_preload(["tests.checkpoint.preload"])
 
 
 class Died:

@@ -7,10 +7,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
-from harness.jobs.training.checkpoints import build_config
 from harness.jobs.training.implementation import Tools
 from harness.plan.model import Implementation
 from harness.scenario.schema import Checkpoint
@@ -39,6 +35,12 @@ def _build(tools: Tools) -> None:
     """Find what every training loop uses, and build a manager of a small model on one rank."""
     for name in _NEEDED:
         tools.find(name)
+    # Imported here, because one that cannot even be imported is reported without torch.
+    import torch
+    import torch.distributed as dist
+
+    from harness.jobs.training.checkpoints import build_config
+
     model: Any = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ imported, because each rank imports its own.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import weakref
@@ -29,8 +30,11 @@ def preload() -> None:
     """Import, fill the tables, and leave one thread and no accelerator context behind."""
     # OpenBLAS starts its threads when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Hardly anything that is imported is garbage, and looking for it takes a fifth of the time.
+    gc.disable()
     for name in _MODULES:
         importlib.import_module(name)
+    gc.enable()
 
     from harness.jobs.training.data import image_corpus, text_corpus
 

@@ -6,6 +6,7 @@ when rank is null, once the struck rank (rank 0 for all) has recorded the step.
 """
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -103,6 +104,8 @@ def refuse_orphans() -> None:
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     preload()
+    gc.collect()
+    gc.freeze()
     print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(Job(**json.loads(line)).wait()), flush=True)
