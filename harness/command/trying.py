@@ -99,7 +99,7 @@ class CommandTest:
                 leaked=found.leaked,
             )
             watched = found.watched
-            states = states_of(watched.operations, watched.written)
+            states = [] if watched.unexplained else states_of(watched.operations, watched.written)
             kinds = Counter(one.kind for one in states)
             count = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
             self._say(f"{len(watched.operations)} operations leave {len(states)} states: {count}")
@@ -112,6 +112,8 @@ class CommandTest:
             seconds = time.monotonic() - began
             struck = tuple(self._strike(found.starts, watched, standard, limit_s))
             early = too_early((*tried, *struck))
+            if not tried and not struck and watched.unexplained:
+                raise CommandError(f"nothing can be judged, not even {watched.unexplained}")
             return CommandReport(
                 tried=tuple(one for one in (*tried, *struck) if one not in early),
                 from_states=len(tried),
@@ -120,6 +122,7 @@ class CommandTest:
                 not_judged=(
                     *_failed_early(early),
                     *not_judged(found.reference, found.steps, found.leaked),
+                    *([watched.unexplained] if watched.unexplained else ()),
                     *watched.unseen,
                     *_elsewhere(watched.outside),
                 ),
@@ -154,6 +157,8 @@ class CommandTest:
         self, starts: Starts, states: Sequence[LeftState], standard: Standard, limit_s: float
     ) -> Iterator[CommandTrial]:
         options, tried = self._options, list[CommandTrial]()
+        if not states:
+            return
         last = _last_kill(states)
         others = [one for one in in_order_of_interest(states) if one is not last]
         ordered = [last, *others][: options.most]
@@ -209,7 +214,7 @@ def _last_kill(states: Sequence[LeftState]) -> LeftState:
 def _refuse_forgetful(
     tried: Sequence[CommandTrial], standard: Standard, states: Sequence[LeftState]
 ) -> None:
-    if standard.steps is None:
+    if standard.steps is None or not states:
         return
     first = standard.steps.lines[0].step
     if resumes_nothing(tried, first, _last_kill(states).place):

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from harness.content import Bytes
+from harness.disk.tree import File, FileSystem
 from harness.evidence.operation import Operation
 from harness.run.command.command import CommandError
 from harness.run.command.last_words import last_words
@@ -91,3 +93,28 @@ def refuse_moving(operations: Iterable[Operation]) -> None:
                 f"it moves files between {DIRECTORY_WORD} and {outside[0].rpartition('/')[0]}, "
                 "which is not watched: give it a place for such files below the directory"
             )
+
+
+def unexplained(operations: Iterable[Operation], written: Bytes, directory: Path) -> str:
+    """Returns a sentence if a file is not as the operations of the run would have left it.
+
+    States would be rebuilt without the bytes that were not seen. Sizes are compared, and no bytes.
+    """
+    files = FileSystem()
+    for one in operations:
+        files.apply(one, written)
+    rebuilt = {path: node.content.size for path, node in files.nodes() if isinstance(node, File)}
+    there = {
+        str(path.relative_to(directory)): path.stat().st_size
+        for path in directory.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+    for name in sorted(rebuilt.keys() | there.keys()):
+        if rebuilt.get(name) != there.get(name):
+            return (
+                f"the states that it can leave: not all that it does to {DIRECTORY_WORD}/{name} is "
+                f"seen, which has {there.get(name, 0)} bytes, and {rebuilt.get(name, 0)} by its "
+                "operations. Redirected output (`> file`) is not seen, for one: let it go "
+                "elsewhere, or let the program open the file itself"
+            )
+    return ""

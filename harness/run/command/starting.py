@@ -133,6 +133,8 @@ class Watched:
     """The paths outside of its directory that it changed."""
     mappings: tuple[str, ...] = ()
     """Its files of which it was refused a shared mapping."""
+    unexplained: str = ""
+    """Says which file is not as the operations would have left it, if one is not."""
     processes: Processes
     fired: bool = False
     """Whether anything struck."""

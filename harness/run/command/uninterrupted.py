@@ -8,6 +8,7 @@ forked start is one like any other.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -17,7 +18,13 @@ from pathlib import Path
 from harness.jobs.command.program import Program, executed
 from harness.run.command.command import Command, CommandError
 from harness.run.command.learning import Learned, learn
-from harness.run.command.refusing import refuse_empty, refuse_failed, refuse_moving, refuse_unusable
+from harness.run.command.refusing import (
+    refuse_empty,
+    refuse_failed,
+    refuse_moving,
+    refuse_unusable,
+    unexplained,
+)
 from harness.run.command.results import (
     Reference,
     ResultDifference,
@@ -39,6 +46,7 @@ _FACTOR, _LEAST_S = 20.0, 30.0
 more steps than that, and may wait for something that is not there."""
 _SYNCS = ("fsync", "sync")
 """Operations that count on the directory itself, which every state has."""
+_NUMBER = re.compile(r"\d+")
 _OWN_FOLDER = Path(__file__).parents[3]
 
 
@@ -210,9 +218,13 @@ class Beginner:
         except CommandError as error:
             why = str(error).partition("\n")[0]
         else:
-            if not found.varies or not self._is_same_again(found.reference, cold, learned):
+            other = _names(learned.ended.directory) ^ _names(found.watched.ended.directory)
+            if other:
+                why = f"it leaves other files: {min(other)}"
+            elif not found.varies or not self._is_same_again(found.reference, cold, learned):
                 return found
-            why = str(found.varies[0])
+            else:
+                why = str(found.varies[0])
         self._say(f"executed anew at each start: forked, {why}")
         return None
 
@@ -223,6 +235,9 @@ class Beginner:
         refuse_moving(found.operations)
         operations = tuple(one for one in found.operations if one.path != "." or one.kind in _SYNCS)
         watched = replace(found, operations=operations)
+        if not found.ended.leaked:  # else the directory may still change
+            text = unexplained(found.operations, found.written, found.ended.directory)
+            watched = replace(watched, unexplained=text)
         newest = newest_checkpoint(watched.operations, watched.ended.directory)
         patterns = result or ((newest,) if newest else ())
         reference = make_reference(patterns, watched.ended.directory, starts.server.read)
@@ -240,6 +255,11 @@ class Beginner:
         differences = same.differences(learned.ended.directory, starts.server.read)
         again.remove()
         return not differences
+
+
+def _names(directory: Path) -> set[str]:
+    """Returns the names below a directory, whatever numbers they have: a process, a time."""
+    return {_NUMBER.sub("#", str(one.relative_to(directory))) for one in directory.rglob("*")}
 
 
 def own_program() -> Program:

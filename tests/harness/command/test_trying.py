@@ -208,6 +208,8 @@ def test_a_shell_script_is_executed_at_each_start(tmp_path: Path) -> None:
     assert any(line.startswith("executed anew at each start: ") for line in said)
     assert found.tried
     assert is_green(found), describe(found)
+    assert found.from_states == 0, "what it redirects is not seen"
+    assert any("{dir}/state-1 is seen" in one for one in (found.not_judged))
 
 
 @pytest.mark.parametrize(
