@@ -86,8 +86,8 @@ def main() -> None:
                 alone.append(_seconds(starts.run(prepared(run), limit_s=_LIMIT_S)))
                 watched.append(_seconds(starts.watch(prepared(run), limit_s=_LIMIT_S).ended))
         one, other = statistics.median(alone), statistics.median(watched)
-        where = "memory" if place else "disk"
-        print(f"| in {where} | {one:.2f} | {other:.2f} | {other / one:.2f} |", flush=True)
+        where = "in memory" if place else "on the disk"
+        print(f"| {where} | {one:.2f} | {other:.2f} | {other / one:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def _section(name: str, case: ConformanceCase, result: CaseResult) -> Iterator[s
         return
     yield f"{_struck(result)} of {result.states} distinct states. Outcomes: {_outcomes(result)}."
     for one in case.violations:
-        yield from _violation(one, result.known.get(one.id))
+        if one.certain or one.id in result.known:
+            yield from _violation(one, result.known.get(one.id))
     yield from (f"\n**Not checked:** {_new(one)}" for one in result.new)
     yield from (f"\nNot judged: {one}." for one in result.not_judged)
 

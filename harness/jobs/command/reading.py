@@ -83,8 +83,11 @@ def _walk(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, _of_tensor(value)
     elif hasattr(value, "tobytes") and hasattr(value, "dtype"):
         yield name, f"{value.dtype}{tuple(value.shape)} {_hashed(value.tobytes())}"
+    elif " at 0x" in (text := repr(value)):  # of an object that says nothing more about itself
+        attributes = getattr(value, "__dict__", None)
+        yield from _walk(name, attributes) if attributes else [(name, _typed(value))]
     else:
-        yield name, _text(value)
+        yield name, text
 
 
 def _of_tensor(tensor: Any) -> str:
@@ -92,15 +95,13 @@ def _of_tensor(tensor: Any) -> str:
 
     plain = tensor.detach().cpu().contiguous()
     if plain.is_sparse or plain.is_quantized:
-        return _text(plain)
+        return repr(plain)
     raw = plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b""
     return f"{plain.dtype}{tuple(plain.shape)} {_hashed(raw)}"
 
 
-def _text(value: Any) -> str:
-    """Returns the value as text; of an object whose text holds its address, only its type."""
-    text = repr(value)
-    return text if " at 0x" not in text else f"a {type(value).__qualname__}"
+def _typed(value: Any) -> str:
+    return f"a {type(value).__qualname__}"
 
 
 def _hashed(raw: bytes | memoryview) -> str:

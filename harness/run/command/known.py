@@ -52,7 +52,7 @@ def not_judged(
         text = f"{', '.join(sorted(varies))}: two uninterrupted runs leave different ones"
         found.append(text)
     found += [
-        f"the values in {name}: they cannot be read: {why}"
+        f"the values in {name}: they cannot be read: {why.strip().splitlines()[-1]}"
         for name, why in reference.unreadable.items()
     ]
     return tuple(found)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.utils.data import TensorDataset
 
 from harness.evidence.operation import Operation
 from harness.jobs.command.reading import read_values
@@ -82,6 +83,20 @@ def test_a_file_that_cannot_be_read_is_accused_of_nothing_unless_it_is_missing(
     assert list(make_reference(("a.pt",), here, read).unreadable) == ["a.pt"]
     (there / "a.pt").unlink()
     assert texts(here, there, "a.pt") == ["a.pt is missing"]
+
+
+def test_an_object_is_compared_by_its_attributes(tmp_path: Path) -> None:
+    here, there = directories(tmp_path)
+    for root, number in ((here, 1.0), (there, 2.0)):
+        rows = TensorDataset(torch.full((3,), number))
+        torch.save(rows, root / "a.pt")
+        torch.save({"rows": rows, "twice": rows.tensors}, root / "b.pt")
+    assert texts(here, there, "*.pt") == [
+        "a.pt differs in tensors.0",
+        "b.pt differs in rows.tensors.0, twice.0",
+    ]
+    torch.save({"twice": (torch.ones(3),), "rows": TensorDataset(torch.ones(3))}, there / "b.pt")
+    assert texts(here, there, "b.pt") == []
 
 
 def test_other_files_are_compared_by_their_bytes(tmp_path: Path) -> None:
