@@ -1,6 +1,6 @@
 """The fork server of a user's command: it imports what the command imports, and forks its ranks.
 
-Started as `INTERPRETER .../command_server.py DESCRIPTOR PARENT REQUEST`, with the environment of a
+Started as `INTERPRETER .../command_server.py DESCRIPTOR REQUEST`, with the environment of a
 rank. REQUEST is a JSON file with `modules`, in the order of their import. The first message on the
 control socket is its answer: `ready`, or else why ranks forked from here would not be what the
 command starts. Each message to it names a file: a run with its ranks' programs, or result files to
@@ -34,7 +34,6 @@ from harness.jobs.command.reading import read_values
 from harness.system.accelerators import open_device
 from harness.system.dispositions import restore_dispositions
 from harness.system.limits import raise_descriptor_limit
-from harness.system.parent import die_with_parent
 
 _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 """Threads that mind a fork by themselves."""
@@ -67,7 +66,11 @@ def obstacle() -> str | None:
 
 
 def serve(control: socket.socket, search_path: list[str]) -> None:
-    """Fork a job launcher for each request, until the control socket closes."""
+    """Fork a job launcher for each request, until the control socket closes.
+
+    That comes with the end of the parent, whatever ended it. The sockets of the runs close then,
+    too, and each job launcher ends all that its ranks have started: they are waited for.
+    """
 
     def enter_rank(request: dict[str, Any], rank: int) -> int:
         return enter_program(request["programs"][rank], search_path)
@@ -75,6 +78,8 @@ def serve(control: socket.socket, search_path: list[str]) -> None:
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
         if not message:
+            with suppress(ChildProcessError):  # there are none, or no more
+                os.waitpid(-1, 0)
             return
         if os.fork() == 0:
             control.close()
@@ -99,12 +104,11 @@ def _read(request: dict[str, Any]) -> int:
 
 def main(search_path: list[str]) -> None:
     """Preload, answer, serve."""
-    die_with_parent(int(sys.argv[2]))
     restore_dispositions()
     control = socket.socket(fileno=int(sys.argv[1]))
     raise_descriptor_limit()
     sys.path[:] = search_path
-    preload(json.loads(Path(sys.argv[3]).read_bytes())["modules"])
+    preload(json.loads(Path(sys.argv[2]).read_bytes())["modules"])
     reason = obstacle()
     control.send((reason or "ready").encode())
     if reason is not None:

@@ -50,8 +50,7 @@ class CommandServer(ServerProcess):
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
-                [program.interpreter, "-u", str(SERVER), str(other.fileno()), str(os.getpid()),
-                 str(request)],
+                [program.interpreter, "-u", str(SERVER), str(other.fileno()), str(request)],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

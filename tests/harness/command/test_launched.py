@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,3 +121,28 @@ def test_a_rank_that_its_launcher_starts_again_goes_on(watching: Watching) -> No
     assert found.fired
     assert found.ended.statuses == (0,)
     assert whole(found) == ["child-0", "child-1", "main-0", "main-1", "thread-0", "thread-1"]
+
+
+WAITS = """\
+import os, subprocess, sys
+if sys.argv[2:]:
+    sys.exit(subprocess.run([sys.executable, sys.argv[0], sys.argv[2]]).returncode)
+with open(sys.argv[1], "w") as pipe:
+    print("ready", file=pipe, flush=True)
+    end, other = os.pipe()
+    os.read(end, 1)
+"""
+
+
+def test_nothing_outlives_a_test_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    os.mkfifo(tmp_path / "pipe")
+    words = [sys.executable, str(tmp_path / "waits.py"), "{dir}", str(tmp_path / "pipe")]
+    harness = [sys.executable, "-m", "harness", "try", "--", *words]
+    with (
+        subprocess.Popen(harness, stdout=subprocess.DEVNULL) as process,
+        (tmp_path / "pipe").open() as pipe,
+    ):
+        assert pipe.readline() == "ready\n"
+        process.kill()
+        assert pipe.read() == "", "the rank of the launcher has closed its end"
