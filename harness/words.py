@@ -61,6 +61,9 @@ PROPERTIES = (
 DIRECTORY_WORD = "{dir}"
 """Stands in a command for the directory that it writes its checkpoints to."""
 
+STEP_WORD = "{step}"
+"""Stands for the step in the name of a checkpoint, where a user gives one."""
+
 PYTHON_WORD = "{python}"
 """Stands in a scenario's command for the interpreter that runs the harness."""
 

@@ -59,7 +59,7 @@ def write_scenarios(
     if ranks != command.job.ranks_of(None):
         job = command.job.model_copy(update={"ranks": ranks})
         command = command.model_copy(update={"job": job})
-    bench.services.command(command, command.key(), known)
+    bench.services.command(command, known)
     operations = known.watched.operations
     return {cause.first: _repeated(bench, command, cause, report, operations) for cause in causes}
 

@@ -31,7 +31,7 @@ def try_command(options: TryOptions, workspace: Workspace, say: Say) -> Tried:
     folder.mkdir()
     try:
         with Services(workspace.shared) as services:
-            shown = services.shown(plan.key())
+            shown = services.shown(plan)
             test = CommandTest(options, folder, say, shown=shown)
             found = test.run()
             assert test.uninterrupted is not None, "a run begins with it"

@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from harness.layouts.base import Layout
 from harness.layouts.tree import Resolved, Tree
+from harness.words import STEP_WORD
 from harness.world import World
 
-_STEP = "{step}"
 _LONGEST_TEXT = 4096
 
 
@@ -45,11 +45,11 @@ class WordedLayout(Layout):
     @cached_property
     def _anywhere(self) -> re.Pattern[str]:
         text = re.escape(self._checkpoints).replace(re.escape("*"), "[^/]*")
-        return re.compile(text.replace(re.escape(_STEP), "([0-9]+)"))
+        return re.compile(text.replace(re.escape(STEP_WORD), "([0-9]+)"))
 
     def name_of(self, step: int) -> str:
         """Returns the name of the checkpoint of a step; nothing stands for `*`."""
-        return self._checkpoints.replace("*", "").replace(_STEP, str(step))
+        return self._checkpoints.replace("*", "").replace(STEP_WORD, str(step))
 
     def step_of(self, name: str) -> int | None:
         """Returns the step in a checkpoint's name; None for every other name."""
@@ -59,7 +59,7 @@ class WordedLayout(Layout):
     @property
     def any_name(self) -> str:
         """Returns a pattern that the name of every checkpoint matches."""
-        return self._checkpoints.replace(_STEP, "*")
+        return self._checkpoints.replace(STEP_WORD, "*")
 
     def checkpoints(self, tree: Tree) -> dict[str, int]:
         """Returns the names of checkpoints, folders or files, whose completing files are there."""

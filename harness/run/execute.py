@@ -85,7 +85,7 @@ def _execute_command(
     beginning: Beginning | None,
 ) -> Evidence:
     """Carry out the plan of a command; see `execute`. Raises CommandError, too."""
-    host = services.command(command, plan.reference_key())  # before any mount of this scenario
+    host = services.command(command)  # before any mount of this scenario
     with services.broker.lease(need_of(plan)) as lease:
         (directory / "reference").mkdir(parents=True)
         host.copy_reference(directory / "reference")

@@ -62,19 +62,18 @@ class Services:
             self._server = server
         return self._server
 
-    def shown(self, key: str) -> Path:
+    def shown(self, plan: CommandPlan) -> Path:
         """Returns where the starts of a command see its directory."""
-        return self.root / "shown" / key
+        return self.root / "shown" / plan.key()
 
-    def command(
-        self, plan: CommandPlan, key: str, found: Uninterrupted | None = None
-    ) -> CommandHost:
+    def command(self, plan: CommandPlan, found: Uninterrupted | None = None) -> CommandHost:
         """Returns the host of a command, which is run without a fault on first use.
 
         `found` is given if that has been done. Raises CommandError if the command cannot be tested.
         """
+        key = plan.key()
         if key not in self._commands:
-            shown = self.shown(key)
+            shown = self.shown(plan)
 
             def produce(folder: Path) -> None:
                 if found is None:

@@ -6,12 +6,12 @@ import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from harness.plan.model import Plan
 from harness.run.fuse.mount import missing_fuse
 from harness.run.machine import this_machine
+from harness.system.attempt import in_a_child
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def missing_mounts() -> str | None:
     if (reason := missing()) is not None:
         return reason
     with tempfile.TemporaryDirectory() as name:
-        reason = _in_a_child(lambda: _try_mounts(name))
+        reason = in_a_child(lambda: _try_mounts(name))
     if not reason:
         return None
     who = (
@@ -82,23 +82,8 @@ def missing_disk(filesystem: str | None) -> str | None:
     if os.geteuid() != 0:
         return f"a power cut on {filesystem} needs root, to mount an image"
     with tempfile.TemporaryDirectory() as name:
-        reason = _in_a_child(lambda: _try_disk(filesystem, Path(name)))
+        reason = in_a_child(lambda: _try_disk(filesystem, Path(name)))
     return f"a power cut on {filesystem} is not possible here: {reason}" if reason else None
-
-
-def _in_a_child(attempt: Callable[[], str]) -> str:
-    """Returns why an attempt failed, made in a child that can be lost: not every attempt can be
-    undone."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.write(writing, attempt().encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading, encoding="utf-8") as answer:
-        reason = answer.read()
-    os.waitpid(pid, 0)
-    return reason
 
 
 def _try_mounts(place: str) -> str:

@@ -17,10 +17,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from harness.part import Part
-from harness.words import DIRECTORY_WORD
-
-STEP_WORD = "{step}"
-"""Stands for the step in the name of a checkpoint."""
+from harness.words import DIRECTORY_WORD, STEP_WORD
 
 
 def _names_the_directory(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from harness.faults.actions import Relocate
+from harness.faults.base import expression
 from harness.part import Place
 from harness.scenario.schema import Run, Scenario
 
@@ -71,9 +72,9 @@ def _run(number: int, run: Run, *, probed: bool) -> Iterator[Finding]:
 
 def _expression(text: str) -> Iterator[Finding]:
     try:
-        groups = re.compile(text).groups
-    except re.error as error:
-        yield ("step_line",), f"{text!r} is not a regular expression: {error}"
+        groups = re.compile(expression(text)).groups
+    except ValueError as error:
+        yield ("step_line",), str(error)
     else:
         if not groups:
             yield ("step_line",), f"{text!r} needs a group around the number: (\\d+)"

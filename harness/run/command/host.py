@@ -85,7 +85,11 @@ class CommandHost:
         modules = self._known.modules
         first = own_program() if modules is None else self._known.programs[0]
         self._server = CommandServer(first, modules or (), own)
-        self._server.wait_until_ready()
+        try:
+            self._server.wait_until_ready()
+        except BaseException:
+            self._server.close()
+            raise
 
     @property
     def directory(self) -> Path:

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.run.fuse.behaviour import Behaviour
+from harness.system.attempt import in_a_child
 from harness.system.mounts import MountError, mount, take_own_mounts, unmount
 
 _DEVICE = "/dev/fuse"
@@ -78,16 +79,7 @@ def missing_fuse() -> str | None:
     """Returns None if such a file system can be mounted, else the reason; tries it out."""
     if os.geteuid() != 0:
         return "the harness's FUSE file system needs root"
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        # In a child that can be lost: in some containers the attempt cannot be undone.
-        os.write(writing, _try().encode())
-        os._exit(0)
-    os.close(writing)
-    with open(reading, encoding="utf-8") as answer:
-        reason = answer.read()
-    os.waitpid(pid, 0)
+    reason = in_a_child(_try)
     return f"a FUSE file system cannot be mounted here: {reason}" if reason else None
 
 
