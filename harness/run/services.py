@@ -19,6 +19,9 @@ from harness.run.machine import this_machine
 from harness.run.server import ForkServer
 from harness.system.limits import raise_descriptor_limit
 
+_MOST_COMMANDS = 4
+"""Each has a server with the imports of the command; one that is asked for again is booted anew."""
+
 
 class Services:
     """The services of one process; several processes can share `root`, and with it the references.
@@ -84,6 +87,8 @@ class Services:
             known = self.reference(f"command-{key}", produce)
             shown.mkdir(parents=True, exist_ok=True)
             raise_descriptor_limit()
+            if len(self._commands) == _MOST_COMMANDS:
+                self._commands.pop(next(iter(self._commands))).close()
             own = Path(tempfile.mkdtemp(prefix=f"command-{key}-", dir=self.root))
             self._commands[key] = CommandHost(plan, known, shown, own)
         return self._commands[key]
